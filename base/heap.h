@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The process's heap of memory that local peers can map: one sparse memfd, as large as the
+ * machine's memory, of which pages exist only where they are allocated and touched. A peer maps it
+ * once, when it meets this process, and then knows any buffer by its offset. */
+#ifndef CINCH_BASE_HEAP_H_
+#define CINCH_BASE_HEAP_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+
+typedef struct cinch_heap {
+    unsigned char *data;
+    size_t bytes;
+    int fd; /* belongs to the heap */
+} cinch_heap;
+
+/* The heap, made at the first call; a forked child gets one of its own. */
+cinchResult_t cinch_heap_get(cinch_heap *heap);
+
+/* Zeroed pages. See cinchHostAlloc. */
+cinchResult_t cinch_heap_alloc(void **ptr, size_t bytes);
+cinchResult_t cinch_heap_release(void *ptr);
+
+/* Whether [ptr, ptr+bytes) lies inside the heap, and where. */
+bool cinch_heap_offset(const void *ptr, size_t bytes, size_t *offset);
+
+#endif

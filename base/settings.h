@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every CINCH_* variable, in one table: it makes the struct, the parser, `cinch info --env` and the
+ * README's list. Only base/settings.c calls getenv. */
+#ifndef CINCH_BASE_SETTINGS_H_
+#define CINCH_BASE_SETTINGS_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* X(TYPE, field, NAME, default, agree, choices or NCCL twin, meaning)
+ * TYPE: TEXT any text; SIZE bytes with K M G; COUNT a whole number; FLAG 0 or 1; CHOICE one of the
+ * names in the choices, as its index. agree: 1 where all ranks must have the same value. A twin is
+ * read where the variable itself is not set. */
+#define CINCH_SETTINGS(X)                                                                          \
+    X(TEXT, codec, "CODEC", "none", 1, NULL,                                                       \
+      "codec for both levels where CODEC_INTRA and CODEC_INTER do not say more: none, bf16, "      \
+      "int8, "                                                                                     \
+      "topk or a plug-in's name, then :key=value,...")                                             \
+    X(TEXT, codec_intra, "CODEC_INTRA", "none", 1, NULL, "codec between ranks of one host")        \
+    X(TEXT, codec_inter, "CODEC_INTER", "", 1, NULL, "codec between hosts; empty: as CINCH_CODEC") \
+    X(SIZE, codec_min_bytes, "CODEC_MIN_BYTES", "1M", 1, NULL,                                     \
+      "smaller messages are never compressed")                                                     \
+    X(TEXT, codec_ops, "CODEC_OPS", "allreduce", 1, NULL, "collectives that may be compressed")    \
+    X(TEXT, codec_dtypes, "CODEC_DTYPES", "float,half,bfloat16", 1, NULL,                          \
+      "datatypes that may be compressed")                                                          \
+    X(TEXT, codec_exclude, "CODEC_EXCLUDE", "", 1, NULL,                                           \
+      "what stays exact: size=FROM-TO, call=FROM-TO, comm=NAME, separated by ;")                   \
+    X(COUNT, codec_warmup, "CODEC_WARMUP", "0", 1, NULL,                                           \
+      "so many calls of a communicator stay exact at first")                                       \
+    X(TEXT, codec_plugin, "CODEC_PLUGIN", "", 0, NULL, "codec plug-ins to load, path.so,...")      \
+    X(SIZE, ef_max_bytes, "EF_MAX_BYTES", "4G", 1, NULL,                                           \
+      "cap on error-feedback residuals of a communicator")                                         \
+    X(CHOICE, nonfinite, "NONFINITE", "propagate", 1, "propagate|error",                           \
+      "what a compressed NaN or Inf does: reach every rank as NaN, or fail the call")              \
+    X(TEXT, algo, "ALGO", "auto", 1, NULL, "auto, or an algorithm for every call, or op:name,...") \
+    X(TEXT, transport, "TRANSPORT", "auto", 1, NULL,                                               \
+      "auto, or a list out of shm,tcp; ^ before the list excludes")                                \
+    X(SIZE, chunk, "CHUNK", "0", 1, NULL,                                                          \
+      "bytes of a pipelined piece; 0: chosen by algorithm and size")                               \
+    X(FLAG, checksum, "CHECKSUM", "0", 1, NULL, "1 checks every message's payload")                \
+    X(TEXT, comm_id, "COMM_ID", "", 0, "NCCL_COMM_ID",                                             \
+      "where ranks meet: HOST:PORT[#HEXSECRET] or file:/PATH")                                     \
+    X(TEXT, secret_file, "SECRET_FILE", "", 0, NULL,                                               \
+      "a file with the secret of CINCH_COMM_ID, in hex")                                           \
+    X(FLAG, allow_unauthenticated, "ALLOW_UNAUTHENTICATED", "0", 0, NULL,                          \
+      "1 lets ranks meet beyond loopback without a secret")                                        \
+    X(COUNT, rank, "RANK", "", 0, NULL, "this process's rank, for the cinch program")              \
+    X(COUNT, size, "SIZE", "", 1, NULL, "how many ranks, for the cinch program")                   \
+    X(TEXT, hostid, "HOSTID", "", 0, NULL,                                                         \
+      "ranks with the same value share a host; empty: boot id, host name and network namespace")   \
+    X(TEXT, socket_ifname, "SOCKET_IFNAME", "", 0, "NCCL_SOCKET_IFNAME",                           \
+      "network interfaces to use, by prefix; = before: exact; ^ before: not these")                \
+    X(CHOICE, socket_family, "SOCKET_FAMILY", "any", 0, "any|AF_INET|AF_INET6",                    \
+      "address family of sockets between hosts; NCCL_SOCKET_FAMILY is read too")                   \
+    X(COUNT, init_timeout_ms, "INIT_TIMEOUT_MS", "600000", 0, NULL,                                \
+      "a rendezvous that stays incomplete so long fails on every rank")                            \
+    X(COUNT, timeout_ms, "TIMEOUT_MS", "1800000", 0, NULL,                                         \
+      "a collective that makes no progress for so long fails; 0: never")                           \
+    X(COUNT, warn_ms, "WARN_MS", "60000", 0, NULL,                                                 \
+      "a collective without progress for so long is warned about")                                 \
+    X(CHOICE, debug, "DEBUG", "warn", 0, "none|error|warn|info|debug|trace",                       \
+      "log level; NCCL_DEBUG is read too")                                                         \
+    X(TEXT, debug_file, "DEBUG_FILE", "", 0, NULL,                                                 \
+      "where log lines go, stderr where empty; %h host, %p pid")                                   \
+    X(TEXT, stats_file, "STATS_FILE", "", 0, NULL,                                                 \
+      "a file that gets a line of JSON per communicator at its end; %h host, %p pid")
+
+typedef enum {
+#define X(type, field, ...) CINCH_SET_##field,
+    CINCH_SETTINGS(X)
+#undef X
+        CINCH_SET_COUNT
+} cinch_setting_index;
+
+typedef struct cinch_settings {
+#define CINCH_SETTING_TEXT char *
+#define CINCH_SETTING_SIZE uint64_t
+#define CINCH_SETTING_COUNT int64_t /* -1: not set and no default */
+#define CINCH_SETTING_FLAG bool
+#define CINCH_SETTING_CHOICE int
+#define X(type, field, ...) CINCH_SETTING_##type field;
+    CINCH_SETTINGS(X)
+#undef X
+    char *value[CINCH_SET_COUNT];        /* the text that was read or the default */
+    const char *source[CINCH_SET_COUNT]; /* "default", "environment", or the twin's name */
+} cinch_settings;
+
+/* One row of the table, for listings. */
+typedef struct cinch_setting_row {
+    const char *name; /* with CINCH_ */
+    const char *type;
+    const char *fallback;
+    const char *choices;
+    const char *meaning;
+    bool agree;
+} cinch_setting_row;
+const cinch_setting_row *cinch_setting_at(int index); /* NULL past the end */
+
+/* Reads the environment. *out is always filled and wants cinch_settings_free; a value that does not
+ * parse leaves the default there, and the result is false with a sentence in why that names the
+ * variable, the value and what is accepted. Unknown CINCH_* names are warned about, once. */
+bool cinch_settings_load(cinch_settings *out, char why[CINCH_ERROR_TEXT]);
+void cinch_settings_free(cinch_settings *settings);
+
+/* The values on which ranks must agree, as lines NAME=value; returns the length with the NUL. */
+size_t cinch_settings_agreed(const cinch_settings *settings, char *text, size_t room);
+
+/* Compares two such texts, of ranks a and b: false with a sentence in why at the first difference.
+ */
+bool cinch_settings_compare(const char *text_a, int a, const char *text_b, int b,
+                            char why[CINCH_ERROR_TEXT]);
+
+/* "64K" -> 65536; K M G T are binary; false where it is no size. Used by the options too. */
+bool cinch_parse_size(const char *text, uint64_t *bytes);
+bool cinch_parse_count(const char *text, int64_t *value);
+
+/* A variable of another program (a launcher's), or NULL. */
+const char *cinch_environment(const char *name);
+
+#endif

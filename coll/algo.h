@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The algorithms of all-reduce: a file and a row each. */
+#ifndef CINCH_COLL_ALGO_H_
+#define CINCH_COLL_ALGO_H_
+
+#include "coll/schedule.h"
+
+/* What the selection knows of a call. */
+typedef struct cinch_call {
+    int nranks;
+    size_t bytes;       /* of the message */
+    bool windows;       /* all ranks share a host and see each other's windows */
+    bool mapped;        /* and each other's buffers */
+    bool encoded;       /* with a codec */
+    size_t small_bytes; /* room of a small stage slot */
+} cinch_call;
+
+typedef struct cinch_algo {
+    const char *name; /* as in CINCH_ALGO */
+
+    /* NULL: can serve the call; else why not, as the end of "NAME cannot serve this call: ". */
+    const char *(*supports)(const cinch_call *call);
+
+    /* A guess in microseconds, good for ranking. */
+    double (*cost)(const cinch_call *call);
+
+    /* Fills b with what `rank` does; the caller begins and ends the schedule's building. */
+    void (*build)(cinch_builder *b, cinch_schedule *s, int rank, int nranks,
+                  const cinch_call *call);
+
+    /* Bytes of a part in a pipelined round that suit it. */
+    size_t part_bytes;
+} cinch_algo;
+
+extern const cinch_algo cinch_algo_oneshot, cinch_algo_twoshot, cinch_algo_ring, cinch_algo_tree,
+    cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep;
+
+const cinch_algo *cinch_algo_at(int index); /* NULL past the end */
+
+/* The algorithm of that name, or NULL. */
+const cinch_algo *cinch_algo_find(const char *name);
+
+/* The cheapest that can serve the call; never NULL. */
+const cinch_algo *cinch_algo_choose(const cinch_call *call);
+
+/* Schedules of `rank` by `algo`. */
+cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_call *call,
+                               cinch_schedule *schedule);
+
+/* The constants of the cost guesses: microseconds per step and per byte of the slowest link. */
+double cinch_cost_step(const cinch_call *call);
+double cinch_cost_byte(const cinch_call *call);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two binary trees, each for half of the message, the second with the ranks in reverse so that
+ * the inner ranks of one are mostly leaves of the other (after Sanders, Speck and Traeff 2009).
+ * 2 log2 n steps. */
+#include "coll/algo.h"
+
+static const char *supports(const cinch_call *call) {
+    if (call->encoded) return "it would quantize once per level; twostep and exchange take codecs";
+    if (call->nranks < 2) return "it needs two ranks or more";
+    return NULL;
+}
+
+static int levels(int n) {
+    int depth = 0;
+    while (n >>= 1) depth++;
+    return depth;
+}
+
+static double cost(const cinch_call *call) {
+    return 2 * levels(call->nranks) * cinch_cost_step(call) +
+           (call->nranks == 2 ? 2.0 : 3.0) * (double)call->bytes * cinch_cost_byte(call);
+}
+
+/* One tree, of the ranks as heap indices: up with lags 0.., down after that. */
+typedef struct place {
+    int at, parent, child[2], children;
+} place;
+
+static place place_of(int at, int n) {
+    place p = {.at = at, .parent = at ? (at - 1) / 2 : -1};
+    for (int c = 2 * at + 1; c <= 2 * at + 2 && c < n; c++) p.child[p.children++] = c;
+    return p;
+}
+
+static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
+    (void)call;
+    enum { UP = 0, DOWN = 1 };
+    if (!cinch_build_begin(b, s, rank, n, 2)) return;
+    place p[2] = {place_of(rank, n), place_of(n - 1 - rank, n)};
+    for (int tree = 0; tree < 2; tree++) {
+        for (int c = 0; c < p[tree].children; c++) {
+            int child = tree ? n - 1 - p[tree].child[c] : p[tree].child[c];
+            cinch_build_recv(b, child, UP * 2 + tree, cinch_ref_slot(CINCH_TMP, c, tree));
+        }
+    }
+    cinch_build_lag(b, 2); /* sends run ahead, so that the wire never waits for a wake-up */
+    for (int tree = 0; tree < 2; tree++) {
+        cinch_ref in = cinch_ref_of(CINCH_IN, tree), out = cinch_ref_of(CINCH_OUT, tree);
+        cinch_ref sum[3] = {in}, up = cinch_ref_slot(CINCH_TMP, 0, tree);
+        bool root = p[tree].parent < 0;
+        int parent = tree ? n - 1 - p[tree].parent : p[tree].parent;
+        for (int c = 0; c < p[tree].children; c++) sum[1 + c] = cinch_ref_slot(CINCH_TMP, c, tree);
+        if (p[tree].children)
+            cinch_build_reduce(b, root ? CINCH_FINAL : 0, root ? &out : &up, 1, sum,
+                               1 + p[tree].children);
+        if (root) continue;
+        cinch_build_send(b, parent, UP * 2 + tree, p[tree].children ? up : in);
+        cinch_build_recv(b, parent, DOWN * 2 + tree, out);
+    }
+    cinch_build_lag(b, 4);
+    for (int tree = 0; tree < 2; tree++)
+        for (int c = 0; c < p[tree].children; c++) {
+            int child = tree ? n - 1 - p[tree].child[c] : p[tree].child[c];
+            cinch_build_send(b, child, DOWN * 2 + tree, cinch_ref_of(CINCH_OUT, tree));
+        }
+}
+
+const cinch_algo cinch_algo_tree = {"tree", supports, cost, build, (size_t)64 << 10};

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One operation of one rank, and the engine that runs schedules. */
+#ifndef CINCH_COLL_ENGINE_H_
+#define CINCH_COLL_ENGINE_H_
+
+#include "coll/comm.h"
+
+/* What was called. */
+typedef struct cinch_called {
+    struct cinchComm *comm;
+    const void *send;
+    void *recv;
+    size_t count;
+    cinchDataType_t dtype;
+    cinchRedOp_t redop; /* sum, prod, max, min or avg */
+    bool premul;        /* the input is multiplied by the scalar first */
+    unsigned char scalar[8];
+    const void *device_scalar; /* read when the operation runs, in place of scalar; or NULL */
+    cinchStream_t stream;
+} cinch_called;
+
+typedef struct cinch_op {
+    cinch_called call;
+    uint64_t number; /* in the communicator's order */
+    struct cinch_op *next;
+
+    /* how it stands */
+    enum { CINCH_OP_NEW, CINCH_OP_ENTERING, CINCH_OP_RUNNING, CINCH_OP_DONE } state;
+    cinchResult_t result;
+    uint64_t began; /* ticks */
+
+    /* how it runs, from cinch_op_plan on */
+    const cinch_algo *algo;
+    const cinch_schedule *schedule;
+    const void *source; /* send, or recv where the input was multiplied into it */
+    cinch_cut cut;
+    size_t esize;
+    bool encoded, mapped;
+    cinch_reduce_fn reduce;
+    bool stream_out; /* the results will not stay in the cache */
+    uint64_t base;   /* flags of round t are raised to base + t + 1 */
+    size_t iteration;
+    int item;
+    cinch_msg *msg;                          /* [depth * nmsg] */
+    unsigned char *tmp, *box, *wire, *work;  /* private scratch */
+    size_t tmp_bytes, box_bytes, wire_bytes; /* of a slot */
+    size_t *wire_length;                     /* [depth * nwire] encoded bytes in each */
+    const void **src;                        /* [n + 2], for one item */
+    void **dst;
+    cinch_codec_term *term;              /* [n + 2] */
+    unsigned char **peer_in, **peer_out; /* [n] where mapped */
+    cinch_ef *ef;
+    const void *codec_state;
+    uint64_t codec_ticks, nonfinite;
+
+    /* what it waits for */
+    cinch_flag *blocked_flag; /* NULL: a message */
+    uint64_t blocked_value;   /* the value seen there */
+    int blocked_peer;
+} cinch_op;
+
+/* Chooses algorithm, cut and codec, and reserves scratch. Called when it is the operation's turn.
+ */
+cinchResult_t cinch_op_plan(cinch_op *op);
+
+/* After a plan that ended in CINCH_OP_ENTERING: goes on once every rank has entered. */
+cinchResult_t cinch_op_enter(cinch_op *op, bool *moved);
+
+/* What cinch_op_plan would choose; nothing is reserved. */
+cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchDataType_t dtype,
+                              bool encoded, bool mapped, const cinch_algo **algo, cinch_cut *cut);
+
+/* Runs the schedule until it is done or must wait. *moved tells whether anything happened. */
+cinchResult_t cinch_op_progress(cinch_op *op, bool *moved);
+
+/* Runs operations until all are complete; those of one communicator are in order of their numbers.
+ * Every op's result is set; returns the first failure. The calling thread does all the work. */
+cinchResult_t cinch_engine_run(cinch_op *list);
+
+/* The fused executor: one-shot for a message of one small slot, the same schedule written out. It
+ * must be the operation's turn. */
+cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void *recv,
+                                  size_t count, size_t esize, cinch_reduce_fn reduce, int avg_n);
+
+/* ---- waiting ---- */
+
+typedef struct cinch_idle {
+    uint64_t began; /* ticks, 0: just now */
+    unsigned yields;
+    uint64_t since_ns; /* 0: not sleeping yet */
+    bool warned;
+} cinch_idle;
+
+/* One step of waiting: first spins, then sleeps, watching for aborts, failures of other ranks and
+ * timeouts of the operations that stand at the head of the list. A failure ends in ops' results. */
+void cinch_idle_step(cinch_idle *idle, cinch_op *list);
+
+#endif

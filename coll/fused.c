@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fused executor: the one-shot schedule for one round, written out without an interpreter. A
+ * message that fits beside the flag travels in the flag's own cache lines. */
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/fpu.h"
+#include "coll/engine.h"
+
+enum { SPINS = 4000, MOST = 64 };
+
+/* The slow half of waiting: the engine's own, over an operation that stands for this one. */
+static cinchResult_t wait_long(struct cinchComm *comm, cinch_flag *flag, uint64_t value, int peer,
+                               size_t count) {
+    cinch_op op = {.call = {.comm = comm, .count = count},
+                   .number = atomic_load_explicit(&comm->turn, memory_order_relaxed),
+                   .state = CINCH_OP_RUNNING,
+                   .blocked_flag = flag,
+                   .blocked_peer = peer};
+    cinch_idle idle = {.yields = 1}; /* it has spun already */
+    while (op.result == cinchSuccess && (op.blocked_value = cinch_flag_read(flag)) < value)
+        cinch_idle_step(&idle, &op);
+    return op.result;
+}
+
+static inline cinchResult_t wait_for(struct cinchComm *comm, cinch_flag *flag, uint64_t value,
+                                     int peer, size_t count) {
+    for (int spins = comm->crowded ? SPINS : 0; spins < SPINS; spins++) {
+        if (cinch_flag_read(flag) >= value) return cinchSuccess;
+        cinch_cpu_pause();
+    }
+    return wait_long(comm, flag, value, peer, count);
+}
+
+cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void *recv,
+                                  size_t count, size_t esize, cinch_reduce_fn reduce, int avg_n) {
+    const cinch_window *window = comm->net->shm->window;
+    unsigned parity = comm->rounds & 1;
+    uint64_t value = comm->rounds + 1;
+    size_t bytes = count * esize;
+    bool beside = bytes <= CINCH_SHM_INLINE_BYTES;
+    const void *src[MOST];
+
+    cinch_flag *mine = &window[comm->rank].flag[parity];
+    memcpy(beside ? mine->payload : window[comm->rank].stage + parity * CINCH_SMALL_SLOT, send,
+           bytes);
+    cinch_flag_post(mine, value);
+    for (int q = 0; q < comm->nranks; q++) {
+        if (q == comm->rank) {
+            src[q] = send;
+            continue;
+        }
+        cinch_flag *flag = &window[q].flag[parity];
+        CINCH_TRY(wait_for(comm, flag, value, q, count));
+        src[q] = beside ? flag->payload : window[q].stage + parity * CINCH_SMALL_SLOT;
+    }
+    unsigned saved = cinch_fpu_enter();
+    reduce(&recv, 1, src, comm->nranks, count, avg_n, 0);
+    cinch_fpu_leave(saved);
+    comm->rounds = value;
+    comm->window_bytes += bytes;
+    return cinchSuccess;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Waiting: spin for what comes soon, sleep for what does not, and notice what never will. */
+#include <poll.h>
+#include <sched.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/log.h"
+#include "coll/engine.h"
+#include "compress/dtype.h"
+
+enum {
+    SPIN_TICKS = 150000, /* some 50 microseconds of a time-stamp counter, or of nanoseconds */
+    YIELDS = 16,         /* then let others run; where ranks outnumber CPUs, at once */
+    FLAG_SLEEP = 2000,   /* microseconds, also what bounds the race of cinch_flag_sleep */
+    SHORT_SLEEP = 50,    /* where nothing can wake us */
+    MOST_FDS = 64
+};
+
+static bool my_turn(const cinch_op *op) {
+    return op->state != CINCH_OP_DONE &&
+           atomic_load_explicit(&op->call.comm->turn, memory_order_acquire) == op->number;
+}
+
+static bool crowded(const cinch_op *list) {
+    for (const cinch_op *op = list; op; op = op->next)
+        if (op->call.comm->crowded) return true;
+    return false;
+}
+
+/* Sleeps until a socket has something, or for a short while where flags, rings or another thread
+ * are waited for. */
+static void sleep_on_links(cinch_op *list) {
+    struct pollfd fds[MOST_FDS];
+    nfds_t count = 0;
+    bool blind = false;
+    for (cinch_op *op = list; op; op = op->next) {
+        if (op->state == CINCH_OP_DONE) continue;
+        if (!my_turn(op) || op->blocked_flag) blind = true;
+        const struct cinchComm *comm = op->call.comm;
+        for (int q = 0; q < comm->nranks && my_turn(op); q++) {
+            cinch_link *link = comm->net ? comm->net->link[q] : NULL;
+            if (!link || link->pending <= 0) continue;
+            struct pollfd *p = &fds[count];
+            p->revents = 0;
+            if (count < MOST_FDS - 1 && link->ops->poll_fd(link, &p->fd, &p->events))
+                count++;
+            else
+                blind = true;
+        }
+        if (comm->meeting && count < MOST_FDS - 1)
+            fds[count++] = (struct pollfd){cinch_rendezvous_fd(comm->meeting), POLLIN, 0};
+    }
+    struct timespec wait = {0, (blind ? SHORT_SLEEP : FLAG_SLEEP) * 1000};
+    ppoll(fds, count, &wait, NULL);
+}
+
+static void sleep_a_little(cinch_op *list) {
+    if (!list->next && list->blocked_flag && my_turn(list))
+        cinch_flag_sleep(list->blocked_flag, list->blocked_value, FLAG_SLEEP);
+    else
+        sleep_on_links(list);
+}
+
+static cinchResult_t check_time(cinch_idle *idle, const cinch_op *op, uint64_t now) {
+    const cinch_settings *s = &op->call.comm->settings;
+    uint64_t stalled_ms = (now - idle->since_ns) / 1000000;
+    if (!idle->warned && s->warn_ms > 0 && stalled_ms >= (uint64_t)s->warn_ms) {
+        idle->warned = true;
+        cinch_warn("allreduce number %llu (%zu of %s) has waited for rank %d for %llu ms",
+                   (unsigned long long)op->number, op->call.count, cinch_dtype_name(op->call.dtype),
+                   op->blocked_peer, (unsigned long long)stalled_ms);
+    }
+    if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms)
+        return cinch_fail(cinchRemoteError,
+                          "allreduce number %llu (%zu of %s) made no progress for "
+                          "CINCH_TIMEOUT_MS=%lld: it waits for rank %d",
+                          (unsigned long long)op->number, op->call.count,
+                          cinch_dtype_name(op->call.dtype), (long long)s->timeout_ms,
+                          op->blocked_peer);
+    return cinchSuccess;
+}
+
+/* What can be wrong with an operation that does not move. */
+static cinchResult_t check(cinch_idle *idle, cinch_op *op, uint64_t now) {
+    struct cinchComm *comm = op->call.comm;
+    if (atomic_load_explicit(&comm->aborted, memory_order_relaxed))
+        return cinch_fail_quiet(cinchInvalidUsage, "the communicator was aborted");
+    if (comm->meeting) CINCH_TRY(cinch_rendezvous_check(comm->meeting));
+    return check_time(idle, op, now);
+}
+
+void cinch_idle_step(cinch_idle *idle, cinch_op *list) {
+    if (!idle->began) idle->began = cinch_ticks();
+    if (!idle->yields && !crowded(list) && cinch_ticks() - idle->began < SPIN_TICKS) {
+        cinch_cpu_pause();
+        return;
+    }
+    if (idle->yields < YIELDS) {
+        idle->yields++;
+        sched_yield();
+        return;
+    }
+    if (!idle->since_ns) idle->since_ns = cinch_now_ns();
+    sleep_a_little(list);
+    uint64_t now = cinch_now_ns();
+    for (cinch_op *op = list; op; op = op->next)
+        if (my_turn(op) && op->state != CINCH_OP_NEW) op->result = check(idle, op, now);
+}

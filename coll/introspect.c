@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Statistics, the description of plans, and the codec in force. */
+#include "coll/introspect.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coll/engine.h"
+#include "compress/dtype.h"
+
+static double microseconds(const struct cinchComm *comm, uint64_t ticks) {
+    uint64_t passed = cinch_ticks() - comm->born_ticks;
+    double us = (double)(cinch_now_ns() - comm->born_ns) / 1e3;
+    return passed ? (double)ticks * us / (double)passed : 0;
+}
+
+static void fill(const struct cinchComm *comm, cinchStats_t *s) {
+    *s = (cinchStats_t){.size = sizeof *s,
+                        .calls = comm->calls,
+                        .bytes = comm->bytes,
+                        .wire_bytes = cinch_comm_wire_bytes(comm),
+                        .comm_us = microseconds(comm, comm->ticks),
+                        .codec_us = microseconds(comm, comm->codec_ticks),
+                        .compressed_calls = comm->compressed_calls,
+                        .nonfinite = comm->nonfinite,
+                        .ef_bytes = comm->ef.bytes,
+                        .ef_dropped = comm->ef.dropped};
+}
+
+cinchResult_t cinchCommGetStats(cinchComm_t comm, cinchStats_t *stats) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!stats || stats->size < sizeof stats->size)
+        return cinch_fail(cinchInvalidArgument,
+                          stats ? "stats->size is not set to sizeof(cinchStats_t)"
+                                : "stats is NULL");
+    cinchStats_t full;
+    size_t size = stats->size;
+    cinch_comm_drain(comm);
+    fill(comm, &full);
+    memcpy(stats, &full, size < sizeof full ? size : sizeof full);
+    stats->size = size;
+    return cinchSuccess;
+}
+
+static const char *transport_of(const struct cinchComm *comm) {
+    const char *name = "none";
+    for (int q = 0; comm->net && q < comm->nranks; q++) {
+        if (!comm->net->link[q]) continue;
+        const char *this_name = comm->net->link[q]->ops->name;
+        name = strcmp(name, "none") == 0 || strcmp(name, this_name) == 0 ? this_name : "shm,tcp";
+    }
+    return name;
+}
+
+cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t bytes,
+                                    cinchDataType_t dtype, char *json, size_t *len) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!op || !len || strcmp(op, "allreduce") != 0 || !cinch_dtype_size(dtype))
+        return cinch_fail(cinchInvalidArgument,
+                          "cinchCommDescribePlan takes op \"allreduce\", a datatype and a length");
+    const cinch_algo *algo = NULL;
+    cinch_cut cut = {.parts = 1};
+    bool encoded = comm->nranks > 1 && cinch_policy_compresses(&comm->policy, &comm->settings,
+                                                               comm->calls, bytes, dtype, cinchSum);
+    if (comm->nranks > 1)
+        CINCH_TRY(cinch_op_choose(comm, bytes, dtype, encoded, false, &algo, &cut));
+    char text[512];
+    int wrote = snprintf(
+        text, sizeof text,
+        "{\"op\":\"allreduce\",\"bytes\":%zu,\"dtype\":\"%s\",\"algo\":\"%s\",\"codec\":\"%s\","
+        "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu}",
+        bytes, cinch_dtype_name(dtype), algo ? algo->name : "copy",
+        encoded ? comm->policy.codec.vt->name : "none", transport_of(comm),
+        cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds);
+    size_t need = (size_t)wrote + 1, room = *len;
+    *len = need;
+    if (!json) return cinchSuccess;
+    if (room < need)
+        return cinch_fail(cinchInvalidArgument, "the plan's description needs %zu bytes, not %zu",
+                          need, room);
+    memcpy(json, text, need);
+    return cinchSuccess;
+}
+
+void cinch_stats_write(struct cinchComm *comm) {
+    if (!comm->settings.stats_file[0]) return;
+    char path[1024], line[640], name[2 * sizeof comm->name];
+    cinch_log_path(comm->settings.stats_file, path, sizeof path);
+    size_t used = 0;
+    for (const char *c = comm->name; *c; c++) {
+        if (*c == '"' || *c == '\\') name[used++] = '\\';
+        name[used++] = (unsigned char)*c < 32 ? '?' : *c;
+    }
+    name[used] = '\0';
+    cinchStats_t s;
+    fill(comm, &s);
+    int wrote = snprintf(
+        line, sizeof line,
+        "{\"comm\":\"%s\",\"rank\":%d,\"ranks\":%d,\"calls\":%llu,\"bytes\":%llu,"
+        "\"wire_bytes\":%llu,\"comm_us\":%.1f,\"codec_us\":%.1f,\"compressed_calls\":%llu,"
+        "\"nonfinite\":%llu,\"ef_bytes\":%llu,\"ef_dropped\":%llu}\n",
+        name, comm->rank, comm->nranks, (unsigned long long)s.calls, (unsigned long long)s.bytes,
+        (unsigned long long)s.wire_bytes, s.comm_us, s.codec_us,
+        (unsigned long long)s.compressed_calls, (unsigned long long)s.nonfinite,
+        (unsigned long long)s.ef_bytes, (unsigned long long)s.ef_dropped);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, line, (size_t)wrote) != wrote)
+        cinch_warn("CINCH_STATS_FILE=%s cannot be written", path);
+    if (fd >= 0) close(fd);
+}

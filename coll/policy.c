@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings to policy. */
+#include "coll/policy.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "compress/dtype.h"
+#include "transports/transport.h"
+
+/* Calls use(word, ...) for each word between separators; stops where it returns false. */
+static bool each_word(const char *list, char separator,
+                      bool (*use)(const char *word, cinch_policy *policy, char *why),
+                      cinch_policy *policy, char *why) {
+    while (*list) {
+        char word[128];
+        const char *end = strchr(list, separator);
+        size_t length = end ? (size_t)(end - list) : strlen(list);
+        if (length >= sizeof word) length = sizeof word - 1;
+        memcpy(word, list, length);
+        word[length] = '\0';
+        if (length && !use(word, policy, why)) return false;
+        list = end ? end + 1 : list + strlen(list);
+    }
+    return true;
+}
+
+static bool refuse(char *why, const char *variable, const char *value, const char *clause) {
+    snprintf(why, CINCH_ERROR_TEXT, "%s=%s: %s", variable, value, clause);
+    return false;
+}
+
+static bool use_dtype(const char *word, cinch_policy *policy, char *why) {
+    cinchDataType_t dtype;
+    if (!cinch_dtype_parse(word, &dtype) ||
+        (dtype != cinchFloat32 && dtype != cinchFloat16 && dtype != cinchBfloat16))
+        return refuse(why, "CINCH_CODEC_DTYPES", word, "float, half and bfloat16 are accepted");
+    policy->dtypes |= 1u << dtype;
+    return true;
+}
+
+static bool use_op(const char *word, cinch_policy *policy, char *why) {
+    if (strcmp(word, "reducescatter") == 0 || strcmp(word, "allgather") == 0)
+        return refuse(why, "CINCH_CODEC_OPS", word,
+                      "known, not in this version; allreduce is accepted");
+    if (strcmp(word, "allreduce") != 0)
+        return refuse(why, "CINCH_CODEC_OPS", word, "allreduce is accepted");
+    policy->allreduce = true;
+    return true;
+}
+
+static bool parse_range(const char *text, bool calls, cinch_exclusion *out) {
+    char from[32];
+    const char *dash = strchr(text, '-');
+    size_t length = dash ? (size_t)(dash - text) : sizeof from;
+    if (length >= sizeof from) return false;
+    memcpy(from, text, length);
+    from[length] = '\0';
+    out->calls = calls;
+    out->to = UINT64_MAX;
+    return cinch_parse_size(from, &out->from) &&
+           (dash[1] == '\0' || cinch_parse_size(dash + 1, &out->to)) && out->from <= out->to;
+}
+
+/* The communicator's name while its rules are read; rules by name depend on nothing else. */
+static _Thread_local const char *comm_name;
+
+static bool use_exclusion(const char *word, cinch_policy *policy, char *why) {
+    static const char accepted[] =
+        "size=FROM-TO, call=FROM-TO and comm=NAME are accepted, at most 16, separated by ;";
+    if (strncmp(word, "comm=", 5) == 0) {
+        policy->excluded |= comm_name && strcmp(word + 5, comm_name) == 0;
+        return true;
+    }
+    bool calls = strncmp(word, "call=", 5) == 0;
+    cinch_exclusion *next = &policy->exclusion[policy->nexclusions];
+    if ((!calls && strncmp(word, "size=", 5) != 0) ||
+        policy->nexclusions == CINCH_MOST_EXCLUSIONS || !parse_range(word + 5, calls, next))
+        return refuse(why, "CINCH_CODEC_EXCLUDE", word, accepted);
+    policy->nexclusions++;
+    return true;
+}
+
+static bool read_codec(const char *variable, const char *spec, cinch_codec *codec, char *why) {
+    char clause[CINCH_ERROR_TEXT / 2];
+    return cinch_codec_parse(spec, codec, clause, sizeof clause) ||
+           refuse(why, variable, spec, clause);
+}
+
+static bool use_algo(const char *word, cinch_policy *policy, char *why) {
+    static const char op[] = "allreduce:";
+    const char *name = strncmp(word, op, sizeof op - 1) == 0 ? word + sizeof op - 1 : word;
+    if (strcmp(name, "auto") == 0) {
+        policy->algo = NULL;
+        return true;
+    }
+    policy->algo = cinch_algo_find(name);
+    if (policy->algo) return true;
+    if (strcmp(name, "hier") == 0 || strcmp(name, "forest") == 0)
+        return refuse(why, "CINCH_ALGO", word, "known, not in this version");
+    char clause[256] = "auto";
+    for (int i = 0; cinch_algo_at(i); i++) {
+        size_t used = strlen(clause);
+        snprintf(clause + used, sizeof clause - used, ", %s", cinch_algo_at(i)->name);
+    }
+    strncat(clause, " are accepted, also as allreduce:NAME", sizeof clause - strlen(clause) - 1);
+    return refuse(why, "CINCH_ALGO", word, clause);
+}
+
+bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *policy,
+                       char why[CINCH_ERROR_TEXT]) {
+    memset(policy, 0, sizeof *policy);
+    if (s->codec_plugin[0] && cinch_codec_load_plugins(s->codec_plugin) != cinchSuccess) {
+        snprintf(why, CINCH_ERROR_TEXT, "CINCH_CODEC_PLUGIN=%.200s: %.200s", s->codec_plugin,
+                 cinch_last_error());
+        return false;
+    }
+    char clause[CINCH_ERROR_TEXT / 2];
+    if (!cinch_transport_parse(s->transport, clause, sizeof clause))
+        return refuse(why, "CINCH_TRANSPORT", s->transport, clause);
+    comm_name = name;
+    const char *inter = s->codec_inter[0] ? s->codec_inter : s->codec;
+    return read_codec("CINCH_CODEC", s->codec, &policy->inter, why) &&
+           read_codec("CINCH_CODEC_INTER", inter, &policy->inter, why) &&
+           read_codec("CINCH_CODEC_INTRA", s->codec_intra, &policy->intra, why) &&
+           each_word(s->codec_dtypes, ',', use_dtype, policy, why) &&
+           each_word(s->codec_ops, ',', use_op, policy, why) &&
+           each_word(s->codec_exclude, ';', use_exclusion, policy, why) &&
+           each_word(s->algo, ',', use_algo, policy, why);
+}
+
+bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *settings,
+                             uint64_t index, size_t bytes, cinchDataType_t dtype, cinchRedOp_t op) {
+    if (!policy->codec.vt || !policy->allreduce || policy->excluded) return false;
+    if (bytes < settings->codec_min_bytes || index < (uint64_t)settings->codec_warmup) return false;
+    if ((op != cinchSum && op != cinchAvg) || !(policy->dtypes >> dtype & 1)) return false;
+    for (int i = 0; i < policy->nexclusions; i++) {
+        const cinch_exclusion *e = &policy->exclusion[i];
+        uint64_t value = e->calls ? index : bytes;
+        if (value >= e->from && value <= e->to) return false;
+    }
+    return true;
+}

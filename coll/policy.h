@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the settings mean for collectives: which algorithm was asked for, which codec, and when. */
+#ifndef CINCH_COLL_POLICY_H_
+#define CINCH_COLL_POLICY_H_
+
+#include "base/settings.h"
+#include "coll/algo.h"
+#include "compress/codec.h"
+
+typedef struct cinch_exclusion {
+    uint64_t from, to;
+    bool calls; /* counts calls, else bytes */
+} cinch_exclusion;
+
+enum { CINCH_MOST_EXCLUSIONS = 16 };
+
+typedef struct cinch_policy {
+    const cinch_algo *algo;   /* NULL: auto */
+    cinch_codec intra, inter; /* the environment's, per level */
+    cinch_codec codec;        /* in force: of the level that the communicator spans */
+    unsigned dtypes;          /* bit per cinchDataType_t that may be compressed */
+    bool allreduce;           /* CINCH_CODEC_OPS has it */
+    bool excluded;            /* the whole communicator, by name */
+    int nexclusions;
+    cinch_exclusion exclusion[CINCH_MOST_EXCLUSIONS];
+} cinch_policy;
+
+/* Reads the settings, and loads the plug-ins that they name. name: the communicator's. False with
+ * a sentence in why that names the variable. */
+bool cinch_policy_load(const cinch_settings *settings, const char *name, cinch_policy *policy,
+                       char why[CINCH_ERROR_TEXT]);
+
+/* Whether the call is compressed. index: the communicator's count of collectives. */
+bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *settings,
+                             uint64_t index, size_t bytes, cinchDataType_t dtype, cinchRedOp_t op);
+
+#endif

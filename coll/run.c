@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running operations to their end: whose turn it is, what failure means, what is counted. */
+#include <math.h>
+#include <string.h>
+
+#include "base/fpu.h"
+#include "base/log.h"
+#include "coll/engine.h"
+#include "compress/dtype.h"
+
+/* CINCH_NONFINITE=error: every rank decodes the same bytes, so every rank finds the same. */
+static cinchResult_t refuse_nonfinite(const cinch_op *op) {
+    float tile[256];
+    const unsigned char *at = op->call.recv;
+    for (size_t i = 0; i < op->call.count; i += 256) {
+        size_t length = op->call.count - i < 256 ? op->call.count - i : 256;
+        cinch_widen(tile, at + i * op->esize, op->call.dtype, length);
+        for (size_t j = 0; j < length; j++)
+            if (!isfinite(tile[j]))
+                return cinch_fail(cinchInvalidUsage,
+                                  "the compressed allreduce number %llu met NaN or Inf, and "
+                                  "CINCH_NONFINITE=error",
+                                  (unsigned long long)op->number);
+    }
+    return cinchSuccess;
+}
+
+static void count(cinch_op *op) {
+    struct cinchComm *comm = op->call.comm;
+    comm->calls++;
+    comm->bytes += op->call.count * cinch_dtype_size(op->call.dtype);
+    comm->ticks += cinch_ticks() - op->began;
+    comm->codec_ticks += op->codec_ticks;
+    comm->compressed_calls += op->encoded;
+    comm->nonfinite += op->nonfinite;
+}
+
+/* The operation is over: the next one's turn. */
+static void end(cinch_op *op, cinchResult_t result) {
+    struct cinchComm *comm = op->call.comm;
+    bool ours = op->state == CINCH_OP_NEW; /* failed before it touched anything */
+    if (result == cinchSuccess) {
+        comm->rounds += op->cut.rounds;
+        if (op->encoded && comm->settings.nonfinite) result = refuse_nonfinite(op);
+        count(op);
+    } else {
+        if (op->ef) {
+            cinch_ef_reset(op->ef);
+            cinch_warn("the error feedback of the failed allreduce number %llu was reset",
+                       (unsigned long long)op->number);
+        }
+        bool argument = result == cinchInvalidUsage || result == cinchInvalidArgument;
+        if (!(ours && argument)) result = cinch_comm_fail(comm, result);
+    }
+    op->result = result;
+    op->state = CINCH_OP_DONE;
+    atomic_store_explicit(&comm->turn, op->number + 1, memory_order_release);
+}
+
+/* One rank has nobody to talk to. */
+static cinchResult_t alone(cinch_op *op) {
+    size_t bytes = op->call.count * cinch_dtype_size(op->call.dtype);
+    if (op->call.premul)
+        cinch_premul(op->call.recv, op->call.send, op->call.dtype, op->call.count,
+                     op->call.device_scalar ? op->call.device_scalar : op->call.scalar);
+    else if (op->call.recv != op->call.send)
+        memcpy(op->call.recv, op->call.send, bytes);
+    return cinchSuccess;
+}
+
+static void begin(cinch_op *op) {
+    op->began = cinch_ticks();
+    cinchResult_t result = cinch_comm_state(op->call.comm);
+    if (result == cinchSuccess && op->call.comm->nranks == 1) {
+        end(op, alone(op));
+        return;
+    }
+    if (result == cinchSuccess) result = cinch_op_plan(op);
+    if (result != cinchSuccess) end(op, result);
+}
+
+/* Moves the operation as far as it goes. */
+static void drive(cinch_op *op, bool *moved) {
+    cinchResult_t result = op->result; /* set by the waiting where something failed meanwhile */
+    if (op->state == CINCH_OP_NEW) {
+        *moved = true;
+        begin(op);
+        if (op->state == CINCH_OP_DONE) return;
+    }
+    if (result == cinchSuccess && op->state == CINCH_OP_ENTERING)
+        result = cinch_op_enter(op, moved);
+    if (result == cinchSuccess && op->state == CINCH_OP_RUNNING)
+        result = cinch_op_progress(op, moved);
+    if (result != cinchSuccess || op->state == CINCH_OP_DONE) {
+        *moved = true;
+        end(op, result);
+    }
+}
+
+cinchResult_t cinch_engine_run(cinch_op *list) {
+    unsigned saved = cinch_fpu_enter();
+    cinch_idle idle = {0};
+    for (bool left = true; left;) {
+        bool moved = false;
+        left = false;
+        for (cinch_op *op = list; op; op = op->next) {
+            if (op->state == CINCH_OP_DONE) continue;
+            left = true;
+            if (atomic_load_explicit(&op->call.comm->turn, memory_order_acquire) == op->number)
+                drive(op, &moved);
+        }
+        if (moved)
+            idle = (cinch_idle){0};
+        else if (left)
+            cinch_idle_step(&idle, list);
+    }
+    cinch_fpu_leave(saved);
+    for (cinch_op *op = list; op; op = op->next)
+        if (op->result != cinchSuccess) return op->result;
+    return cinchSuccess;
+}

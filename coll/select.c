@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of algorithms and the choice among them. */
+#include <string.h>
+
+#include "coll/algo.h"
+
+static const cinch_algo *const table[] = {
+    &cinch_algo_oneshot, &cinch_algo_twoshot, &cinch_algo_ring,     &cinch_algo_tree,
+    &cinch_algo_halving, &cinch_algo_direct,  &cinch_algo_exchange, &cinch_algo_twostep,
+};
+
+const cinch_algo *cinch_algo_at(int index) {
+    return index >= 0 && (size_t)index < sizeof table / sizeof *table ? table[index] : NULL;
+}
+
+const cinch_algo *cinch_algo_find(const char *name) {
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(table[i]->name, name) == 0) return table[i];
+    return NULL;
+}
+
+const cinch_algo *cinch_algo_choose(const cinch_call *call) {
+    const cinch_algo *best = NULL;
+    double least = 0;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if (table[i]->supports(call)) continue;
+        double cost = table[i]->cost(call);
+        if (!best || cost < least) best = table[i], least = cost;
+    }
+    return best;
+}
+
+cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_call *call,
+                               cinch_schedule *schedule) {
+    cinch_builder b;
+    algo->build(&b, schedule, rank, call->nranks, call);
+    return cinch_build_end(&b);
+}
+
+/* Guesses for messages: shared memory rings where windows exist, else TCP on a fast network. */
+double cinch_cost_step(const cinch_call *call) {
+    return call->windows ? 0.4 : 10.0;
+}
+double cinch_cost_byte(const cinch_call *call) {
+    return call->windows ? 1.2e-4 : 8e-4;
+}

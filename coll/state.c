@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the user changes about codecs after init: the codec itself, tags, and residuals. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coll/comm.h"
+
+/* What one rank says of its cinchCommSetCodec: all must say the same. */
+typedef struct wish {
+    char spec[256];
+    uint8_t good;
+} wish;
+
+static cinchResult_t all_agree(struct cinchComm *comm, const wish *mine) {
+    if (comm->nranks == 1) return cinchSuccess;
+    wish *all = malloc((size_t)comm->nranks * sizeof *all);
+    if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
+    cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, mine, sizeof *mine, all);
+    for (int q = 0; q < comm->nranks && result == cinchSuccess; q++) {
+        if (!all[q].good)
+            result = cinch_fail(cinchInvalidUsage, "rank %d cannot read the codec \"%.200s\"", q,
+                                all[q].spec);
+        else if (strcmp(all[q].spec, all[0].spec) != 0)
+            result = cinch_fail(cinchInvalidUsage,
+                                "cinchCommSetCodec: rank 0 asks for \"%.150s\", rank %d for "
+                                "\"%.150s\"",
+                                all[0].spec, q, all[q].spec);
+    }
+    free(all);
+    return result;
+}
+
+static bool same_codec(const cinch_codec *a, const cinch_codec *b) {
+    return a->vt == b->vt && a->ef == b->ef && memcmp(a->params, b->params, sizeof a->params) == 0;
+}
+
+cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
+    CINCH_TRY(cinch_comm_check(comm));
+    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_state(comm));
+    cinch_codec codec = comm->one_host ? comm->policy.intra : comm->policy.inter;
+    wish mine = {.spec = "(the environment's)", .good = 1};
+    char why[CINCH_ERROR_TEXT] = "";
+    if (spec) {
+        mine.good =
+            strlen(spec) < sizeof mine.spec && cinch_codec_parse(spec, &codec, why, sizeof why);
+        snprintf(mine.spec, sizeof mine.spec, "%s", spec);
+    }
+    cinchResult_t result = all_agree(comm, &mine);
+    if (!mine.good)
+        return cinch_fail(cinchInvalidUsage, "codec \"%.100s\": %.300s", spec,
+                          why[0] ? why : "at most 255 characters are accepted");
+    CINCH_TRY(result);
+    if (!same_codec(&codec, &comm->policy.codec)) cinch_ef_clear(&comm->ef);
+    cinch_comm_use_codec(comm, &codec);
+    return cinchSuccess;
+}
+
+cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint64_t id) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!ptr) return cinch_fail(cinchInvalidArgument, "ptr is NULL");
+    cinch_comm_drain(comm);
+    cinch_tag **at = &comm->tags;
+    while (*at && (*at)->data != ptr) at = &(*at)->next;
+    if (!bytes) {
+        cinch_tag *gone = *at;
+        if (gone) *at = gone->next;
+        free(gone);
+        return cinchSuccess;
+    }
+    if (!*at) {
+        cinch_tag *tag = calloc(1, sizeof *tag);
+        if (!tag) return cinch_fail(cinchSystemError, "out of memory for a tag");
+        *at = tag;
+    }
+    (*at)->data = ptr;
+    (*at)->bytes = bytes;
+    (*at)->id = id;
+    return cinchSuccess;
+}
+
+cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!len) return cinch_fail(cinchInvalidArgument, "len is NULL");
+    cinch_comm_drain(comm);
+    size_t need = cinch_ef_export_size(&comm->ef), room = *len;
+    *len = need;
+    if (!buf) return cinchSuccess;
+    if (room < need)
+        return cinch_fail(cinchInvalidArgument, "the state needs %zu bytes, not %zu", need, room);
+    cinch_ef_export(&comm->ef, comm->rank, comm->nranks, buf);
+    return cinchSuccess;
+}
+
+cinchResult_t cinchCommImportState(cinchComm_t comm, const void *buf, size_t len) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!buf) return cinch_fail(cinchInvalidArgument, "buf is NULL");
+    cinch_comm_drain(comm);
+    return cinch_ef_import(&comm->ef, comm->rank, comm->nranks, buf, len);
+}
+
+cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {
+    CINCH_TRY(cinch_comm_check(comm));
+    cinch_comm_drain(comm);
+    cinch_ef_scale(&comm->ef, factor);
+    return cinchSuccess;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Starting ranks as processes on this host, and finding out which rank this process is. */
+#ifndef CINCH_PERF_LAUNCH_H_
+#define CINCH_PERF_LAUNCH_H_
+
+#include <stdbool.h>
+
+#include "perf/options.h"
+
+#define CINCH_LAUNCH_MOST 4096 /* ranks */
+
+typedef struct cinch_launch {
+    const char *name; /* begins messages: "cinch run" */
+    int ranks;
+    const char *file;  /* what to execute; NULL: argv[0], looked up in PATH */
+    char *const *argv; /* ends with NULL */
+    char *const *set;  /* VAR=VALUE for every rank, before CINCH_RANK and the others */
+    int nset;
+} cinch_launch;
+
+/* Starts the ranks and waits for all of them. Each gets CINCH_RANK, CINCH_SIZE, and, unless `set`
+ * has one, a CINCH_COMM_ID with a fresh secret that is good on this host only.
+ *
+ * Returns the exit status: 0, or that of the first rank that failed (128 + signal where one killed
+ * it); then the others have half a second to end by themselves, get TERM, and 2 s later KILL.
+ * INT, TERM and HUP are passed on, and KILL follows 2 s later. 127 where the program is not found,
+ * 126 where it cannot be executed, 1 where no process can be made, after a sentence on stderr.
+ * However this process ends, its ranks end too. *signalled: the signal that was passed on, or 0. */
+int cinch_launch_run(const cinch_launch *launch, int *signalled);
+
+typedef struct cinch_place {
+    int rank, size;
+} cinch_place;
+
+/* Finds this process's place among the ranks of a command that runs on all of them.
+ *
+ * asked: the value of -n, 0 where it was not given. With -n, or where no launcher has made more
+ * than one rank, starts asked (or fallback) ranks of this very command here, waits for them and
+ * returns the exit status. Otherwise fills in *place and returns -1. argv is the command's own, so
+ * that argv[0] is its name ("perf"). ready, if not NULL, is called before ranks are started here,
+ * and a result other than 0 is returned in their stead: for checks that want one sentence only.
+ *
+ * Launchers: CINCH_RANK and CINCH_SIZE, or torchrun's RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT:
+ * the ranks then meet at MASTER_PORT + 1 (torchrun itself uses the port) unless CINCH_COMM_ID is
+ * set. */
+int cinch_place_find(const cinch_command *command, int asked, int fallback, char **argv,
+                     int (*ready)(void *), void *arg, cinch_place *place);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cinch perf: joins the ranks and runs the sweep of types, operators and sizes. */
+#include "perf/perf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/settings.h"
+#include "base/status.h"
+#include "perf/commands.h"
+
+/* Options that are settings of the library go where the library reads them, on every rank. */
+static void apply(const cinch_perf_options *o) {
+    if (o->codec) {
+        setenv("CINCH_CODEC", o->codec, 1);
+        setenv("CINCH_CODEC_INTRA", o->codec, 1);
+        setenv("CINCH_CODEC_INTER", o->codec, 1);
+    }
+    if (o->algo) setenv("CINCH_ALGO", o->algo, 1);
+    if (o->transport) setenv("CINCH_TRANSPORT", o->transport, 1);
+}
+
+cinchResult_t cinch_bench_join(const cinch_bench *bench, cinchComm_t *comm) {
+    cinchUniqueId id;
+    CINCH_TRY(cinchGetUniqueId(&id));
+    return cinchCommInitRank(comm, bench->place.size, id, bench->place.rank);
+}
+
+/* The exact communicator is free in its choice of algorithm: one that is asked for by name may not
+ * be able to serve its few bytes. */
+static cinchResult_t connect_ranks(cinch_bench *bench) {
+    const char *set = cinch_environment("CINCH_ALGO");
+    char *algo = set ? strdup(set) : NULL;
+    CINCH_TRY(cinch_bench_join(bench, &bench->comm));
+    setenv("CINCH_ALGO", "auto", 1);
+    cinchResult_t result = cinch_bench_join(bench, &bench->exact);
+    if (algo)
+        setenv("CINCH_ALGO", algo, 1);
+    else
+        unsetenv("CINCH_ALGO");
+    free(algo);
+    CINCH_TRY(result);
+    return cinchCommSetCodec(bench->exact, "none");
+}
+
+/* One after the other: types, operators, sizes. *failed counts sizes whose check failed. */
+static cinchResult_t sweep(cinch_bench *bench, cinch_report *report, int *failed, bool *unwritten) {
+    const cinch_perf_options *o = bench->options;
+    for (int d = 0; d < cinchNumTypes; d++)
+        for (int op = 0; op < CINCH_OP_COUNT; op++) {
+            if (!(o->dtypes >> d & 1) || !(o->ops >> op & 1)) continue;
+            for (uint64_t bytes = o->first; bytes <= o->last;) {
+                cinch_row row;
+                bool bad;
+                CINCH_TRY(cinch_allreduce_measure(bench, (cinchDataType_t)d, (cinch_op)op, bytes,
+                                                  &row, &bad));
+                *failed += bad;
+                if (bench->place.rank == 0 && !cinch_report_row(report, &row, bad))
+                    *unwritten = true;
+                uint64_t next = o->step ? bytes + o->step : bytes ? bytes * o->factor : 1;
+                if (next <= bytes || (!o->step && bytes && next / bytes != o->factor)) break;
+                bytes = next;
+            }
+        }
+    return cinchSuccess;
+}
+
+/* What exit status a failed call means. */
+static int status_of(cinchResult_t result) {
+    if (result == cinchSuccess) return 0;
+    return result == cinchInvalidUsage || result == cinchInvalidArgument ? 2 : 1;
+}
+
+/* One rank's work. */
+static int work(cinch_bench *bench) {
+    const cinch_perf_options *o = bench->options;
+    cinch_report report = {0};
+    int failed = 0;
+    bool unwritten = false;
+    if (o->input && !cinch_input_open(&cinch_perf_command, o->input, bench->place.size,
+                                      cinch_perf_input_element(o), &bench->input))
+        return 2;
+    if (bench->place.rank == 0 && !cinch_report_open(&report, o, bench->place.size)) return 2;
+    cinchResult_t result = connect_ranks(bench);
+    if (result == cinchSuccess) result = sweep(bench, &report, &failed, &unwritten);
+    int status = status_of(result);
+    if (status) cinch_say_failure(&cinch_perf_command);
+    /* After a failure the others may never come to a good end. */
+    if (bench->comm) (status ? cinchCommAbort : cinchCommDestroy)(bench->comm);
+    if (bench->exact) (status ? cinchCommAbort : cinchCommDestroy)(bench->exact);
+    if (bench->place.rank == 0 && !cinch_report_close(&report)) unwritten = true;
+    cinch_input_close(&bench->input);
+    if (status) return status;
+    return failed || unwritten ? 1 : 0;
+}
+
+int cinch_perf_main(int argc, char **argv) {
+    cinch_perf_options options;
+    cinch_bench bench = {.options = &options};
+    int status = cinch_perf_parse(argc, argv, &options);
+    if (status >= 0) return status;
+    apply(&options);
+    status = cinch_place_find(&cinch_perf_command, options.ranks, CINCH_PERF_RANKS, argv,
+                              cinch_perf_ready, &options, &bench.place);
+    return status >= 0 ? status : work(&bench);
+}

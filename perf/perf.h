@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cinch perf: its options, and what is known of one measurement. */
+#ifndef CINCH_PERF_PERF_H_
+#define CINCH_PERF_PERF_H_
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "cinch/cinch.h"
+#include "perf/data.h"
+#include "perf/launch.h"
+
+#define CINCH_PERF_RANKS 2 /* where nobody says how many */
+
+typedef struct cinch_perf_options {
+    int ranks; /* -n; 0: not given */
+    uint64_t first, last, factor, step;
+    int warmup, samples;
+    unsigned dtypes, ops; /* a bit each */
+    bool check, in_place, cold, mem_cinch;
+    const char *codec, *algo, *transport, *input, *json, *plot;
+    cinch_data_kind data;
+} cinch_perf_options;
+
+/* Reads argv, whose argv[0] is "perf". -1: go on; else the exit status, after the help or a
+ * sentence. */
+int cinch_perf_parse(int argc, char **argv, cinch_perf_options *options);
+
+/* The size of an element of the one type that goes with --input. */
+size_t cinch_perf_input_element(const cinch_perf_options *options);
+
+/* Checks what only the library can judge (codec, transport, algorithm, files): 0, or 2 after a
+ * sentence. For cinch_place_find, so that no ranks are started for nothing. */
+int cinch_perf_ready(void *options);
+
+extern const cinch_command cinch_perf_command;
+extern const char *const cinch_op_names[]; /* ends with NULL */
+
+/* One line of the report. NaN and -1 are "not known": null. */
+typedef struct cinch_row {
+    uint64_t bytes, count;
+    cinchDataType_t dtype;
+    cinch_op op;
+    char algo[32], codec[128], transport[32];
+    double time_us, time_min_us;
+    uint64_t wire_bytes;
+    bool checked, judged; /* without the first, all below is null; without the second, wrong is */
+    uint64_t wrong;
+    double rel_l2, max_abs_err;
+    bool ranks_identical, repeatable;
+    uint64_t result_hash;
+} cinch_row;
+
+/* What a rank works with. */
+typedef struct cinch_bench {
+    const cinch_perf_options *options;
+    cinch_place place;
+    cinchComm_t comm;  /* the one that is measured */
+    cinchComm_t exact; /* for times, hashes and counts: never compressed, algorithm chosen freely */
+    cinch_input input;
+} cinch_bench;
+
+/* Makes one more communicator of all ranks. Collective. */
+cinchResult_t cinch_bench_join(const cinch_bench *bench, cinchComm_t *comm);
+
+/* Measures and checks one size. Collective. *failed: this rank or another found the result wrong.
+ */
+cinchResult_t cinch_allreduce_measure(cinch_bench *bench, cinchDataType_t dtype, cinch_op op,
+                                      uint64_t bytes, cinch_row *row, bool *failed);
+
+/* The report, on rank 0: a table, JSON lines, a plot. */
+typedef struct cinch_report {
+    const cinch_perf_options *options;
+    int ranks;
+    FILE *table, *json; /* json NULL: none */
+    cinch_row *rows;    /* kept for the plot and the footer */
+    size_t count, room;
+    size_t failed;
+} cinch_report;
+
+/* Each prints a sentence and returns false where a file cannot be written. */
+bool cinch_report_open(cinch_report *report, const cinch_perf_options *options, int ranks);
+bool cinch_report_row(cinch_report *report, const cinch_row *row, bool failed);
+bool cinch_report_close(cinch_report *report);
+
+double cinch_row_algbw(const cinch_row *row);            /* GB/s, 1e9 */
+double cinch_row_busbw(const cinch_row *row, int ranks); /* times 2(n-1)/n */
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cinch perf: the table, the JSON lines and the plot. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "compress/dtype.h"
+#include "perf/json.h"
+#include "perf/perf.h"
+#include "perf/plot.h"
+
+double cinch_row_algbw(const cinch_row *row) {
+    return (double)row->bytes / (row->time_us * 1e3);
+}
+
+double cinch_row_busbw(const cinch_row *row, int ranks) {
+    return cinch_row_algbw(row) * 2 * (ranks - 1) / ranks;
+}
+
+static bool cannot_write(const char *path, int err) {
+    cinch_usage(&cinch_perf_command, "cannot write %s: %s", path, strerror(err));
+    return false;
+}
+
+bool cinch_report_open(cinch_report *report, const cinch_perf_options *o, int ranks) {
+    bool json_on_stdout = o->json && !strcmp(o->json, "-");
+    *report =
+        (cinch_report){.options = o, .ranks = ranks, .table = json_on_stdout ? stderr : stdout};
+    if (json_on_stdout)
+        report->json = stdout;
+    else if (o->json && !(report->json = fopen(o->json, "we")))
+        return cannot_write(o->json, errno);
+    return true;
+}
+
+static void print_head(const cinch_report *report) {
+    const cinch_perf_options *o = report->options;
+    fprintf(report->table,
+            "# cinch %s  allreduce  %d ranks  %s, %s%s\n"
+            "# %10s %11s %8s %6s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n"
+            "# %10s %11s %8s %6s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n",
+            CINCH_RELEASE, report->ranks, o->in_place ? "in place" : "out of place",
+            o->mem_cinch ? "cinch memory" : "malloc memory", o->cold ? ", cold" : "", "bytes",
+            "count", "type", "op", "algo", "codec", "transport", "time", "algbw", "busbw", "wire",
+            "wrong", "rel_l2", "", "", "", "", "", "", "", "us", "GB/s", "GB/s", "bytes", "", "");
+}
+
+static void print_row(const cinch_report *report, const cinch_row *row) {
+    char wrong[24] = "-", error[24] = "-";
+    if (row->checked && row->judged) snprintf(wrong, sizeof wrong, "%" PRIu64, row->wrong);
+    if (row->checked && isfinite(row->rel_l2)) snprintf(error, sizeof error, "%.2e", row->rel_l2);
+    fprintf(report->table,
+            "  %10" PRIu64 " %11" PRIu64 " %8s %6s %9s %-10s %-9s %11.2f %8.2f %8.2f %11" PRIu64
+            " %8s %9s%s%s\n",
+            row->bytes, row->count, cinch_dtype_name(row->dtype), cinch_op_names[row->op],
+            row->algo, row->codec, row->transport, row->time_us, cinch_row_algbw(row),
+            cinch_row_busbw(row, report->ranks), row->wire_bytes, wrong, error,
+            row->checked && !row->ranks_identical ? "  RANKS DIFFER" : "",
+            row->checked && !row->repeatable ? "  NOT REPEATABLE" : "");
+    fflush(report->table);
+}
+
+static bool json_row(const cinch_report *report, const cinch_row *row) {
+    const cinch_perf_options *o = report->options;
+    cinch_json j;
+    char hash[24];
+    snprintf(hash, sizeof hash, "%016" PRIx64, row->result_hash);
+    cinch_json_begin(&j, report->json);
+    cinch_json_text(&j, "op", "allreduce");
+    cinch_json_count(&j, "bytes", row->bytes);
+    cinch_json_count(&j, "count", row->count);
+    cinch_json_text(&j, "dtype", cinch_dtype_name(row->dtype));
+    cinch_json_text(&j, "redop", cinch_op_names[row->op]);
+    cinch_json_count(&j, "ranks", (uint64_t)report->ranks);
+    cinch_json_text(&j, "codec", row->codec);
+    cinch_json_text(&j, "algo", row->algo);
+    cinch_json_text(&j, "transport", row->transport);
+    cinch_json_text(&j, "device", "host");
+    cinch_json_bool(&j, "in_place", o->in_place);
+    cinch_json_number(&j, "time_us", row->time_us);
+    cinch_json_number(&j, "time_min_us", row->time_min_us);
+    cinch_json_number(&j, "algbw_GBps", cinch_row_algbw(row));
+    cinch_json_number(&j, "busbw_GBps", cinch_row_busbw(row, report->ranks));
+    cinch_json_count(&j, "wire_bytes", row->wire_bytes);
+    if (row->checked && row->judged)
+        cinch_json_count(&j, "wrong", row->wrong);
+    else
+        cinch_json_null(&j, "wrong");
+    if (row->checked) {
+        cinch_json_number(&j, "rel_l2", row->rel_l2);
+        cinch_json_number(&j, "max_abs_err", row->max_abs_err);
+        cinch_json_bool(&j, "ranks_identical", row->ranks_identical);
+        cinch_json_bool(&j, "repeatable", row->repeatable);
+        cinch_json_text(&j, "result_hash", hash);
+    } else {
+        static const char *const keys[] = {"rel_l2", "max_abs_err", "ranks_identical", "repeatable",
+                                           "result_hash"};
+        for (int i = 0; i < 5; i++) cinch_json_null(&j, keys[i]);
+    }
+    cinch_json_null(&j, "predicted_us");
+    cinch_json_null(&j, "hidden_frac");
+    cinch_json_text(&j, "mem", o->mem_cinch ? "cinch" : "malloc");
+    return cinch_json_end(&j);
+}
+
+bool cinch_report_row(cinch_report *report, const cinch_row *row, bool failed) {
+    if (report->count == 0) print_head(report);
+    print_row(report, row);
+    report->failed += failed;
+    if (report->count == report->room) {
+        size_t room = report->room ? 2 * report->room : 64;
+        cinch_row *rows = realloc(report->rows, room * sizeof *rows);
+        if (!rows) return cannot_write("the report", ENOMEM);
+        report->rows = rows;
+        report->room = room;
+    }
+    report->rows[report->count++] = *row;
+    if (report->json && !json_row(report, row)) return cannot_write(report->options->json, errno);
+    return true;
+}
+
+/* A line per type and operator: its rows stand together. */
+static bool write_plot(const cinch_report *report) {
+    size_t n = report->count, lines = 0;
+    double *x = calloc(n + 1, sizeof *x), *y = calloc(n + 1, sizeof *y);
+    cinch_plot_series *series = calloc(n + 1, sizeof *series);
+    char(*labels)[48] = calloc(n + 1, sizeof *labels);
+    bool good = x && y && series && labels;
+    for (size_t i = 0; i < n && good; i++) {
+        const cinch_row *row = &report->rows[i];
+        x[i] = (double)row->bytes;
+        y[i] = cinch_row_busbw(row, report->ranks);
+        if (i == 0 || row->dtype != row[-1].dtype || row->op != row[-1].op) {
+            snprintf(labels[lines], sizeof *labels, "%s %s", cinch_dtype_name(row->dtype),
+                     cinch_op_names[row->op]);
+            series[lines] = (cinch_plot_series){labels[lines], x + i, y + i, 0};
+            lines++;
+        }
+        series[lines - 1].count++;
+    }
+    char title[64];
+    snprintf(title, sizeof title, "all-reduce, %d ranks", report->ranks);
+    cinch_plot plot = {.title = title,
+                       .x_label = "bytes",
+                       .y_label = "bus bandwidth, GB/s",
+                       .x_log = true,
+                       .x_bytes = true,
+                       .series = series,
+                       .count = lines};
+    if (!good) {
+        cannot_write(report->options->plot, ENOMEM);
+    } else if (cinch_plot_write(report->options->plot, &plot) != cinchSuccess) {
+        cinch_usage(&cinch_perf_command, "%s", cinch_last_error());
+        good = false;
+    }
+    free(x);
+    free(y);
+    free(series);
+    free(labels);
+    return good;
+}
+
+bool cinch_report_close(cinch_report *report) {
+    bool good = true;
+    double sum = 0;
+    if (report->count) {
+        for (size_t i = 0; i < report->count; i++)
+            sum += cinch_row_busbw(&report->rows[i], report->ranks);
+        fprintf(report->table, "# average bus bandwidth %.3f GB/s; ", sum / (double)report->count);
+        if (!report->options->check)
+            fputs("not checked\n", report->table);
+        else if (report->failed)
+            fprintf(report->table, "%zu of %zu lines FAILED\n", report->failed, report->count);
+        else
+            fprintf(report->table, "all %zu lines passed\n", report->count);
+        if (report->options->plot) good = write_plot(report);
+    }
+    if (report->json && report->json != stdout && fclose(report->json) != 0)
+        good = cannot_write(report->options->json, errno);
+    free(report->rows);
+    *report = (cinch_report){0};
+    return good;
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every algorithm is right for every number of ranks, by the verifier; and the verifier rejects
+ * broken mutants of each. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coll/algo.h"
+#include "coll/verify.h"
+
+enum { MOST = 64 };
+
+static cinch_schedule schedule[MOST];
+
+/* Builds all ranks' schedules; false where the algorithm does not serve n. */
+static bool build_all(const cinch_algo *algo, int n, bool mapped, bool encoded) {
+    cinch_call call = {.nranks = n,
+                       .bytes = 1 << 20,
+                       .windows = true,
+                       .mapped = mapped,
+                       .encoded = encoded,
+                       .small_bytes = 32768};
+    if (algo->supports(&call)) return false;
+    for (int r = 0; r < n; r++)
+        ck_assert_int_eq(cinch_algo_build(algo, r, &call, &schedule[r]), cinchSuccess);
+    return true;
+}
+
+static void free_all(int n) {
+    for (int r = 0; r < n; r++) cinch_schedule_free(&schedule[r]);
+}
+
+static int sizes_from(const char *list, int *sizes) {
+    int n = 0;
+    while (*list) sizes[n++] = (int)strtol(list, (char **)&list, 10);
+    return n;
+}
+
+START_TEST(every_algorithm_is_right) {
+    const cinch_algo *algo = cinch_algo_at(_i / 4);
+    bool mapped = _i & 1, encoded = _i & 2;
+    const char *all = getenv("CINCH_TEST_FULL") ? NULL : "2 3 4 5 6 7 8 9 11 16 23 32";
+    int sizes[MOST], count = MOST - 1;
+    if (all)
+        count = sizes_from(all, sizes);
+    else
+        for (int i = 0; i < count; i++) sizes[i] = i + 2;
+    for (int i = 0; i < count; i++) {
+        if (!build_all(algo, sizes[i], mapped, encoded)) continue;
+        for (int in_place = 0; in_place < 2; in_place++) {
+            char why[CINCH_ERROR_TEXT];
+            bool right = cinch_verify(schedule, sizes[i], in_place, why);
+            ck_assert_msg(right, "%s n=%d%s%s%s: %s", algo->name, sizes[i], mapped ? " mapped" : "",
+                          encoded ? " encoded" : "", in_place ? " in place" : "", why);
+        }
+        free_all(sizes[i]);
+    }
+}
+END_TEST
+
+/* ---- mutants: each breaks one rank's schedule where it must hurt ---- */
+
+static cinch_item *find(cinch_schedule *s, cinch_do op, int skip) {
+    for (int i = 0; i < s->nitems; i++)
+        if (s->item[i].op == op && skip-- == 0) return &s->item[i];
+    return NULL;
+}
+
+static bool drop(cinch_schedule *s, cinch_item *item) {
+    if (!item) return false;
+    size_t after = (size_t)(s->item + s->nitems - item - 1);
+    memmove(item, item + 1, after * sizeof *item);
+    s->nitems--;
+    return true;
+}
+
+static cinch_item *summing(cinch_schedule *s) {
+    cinch_item *item = find(s, CINCH_DO_REDUCE, 0);
+    return item ? item : find(s, CINCH_DO_SUM, 0);
+}
+
+static bool drop_sum(cinch_schedule *s) {
+    return drop(s, summing(s));
+}
+
+static bool drop_send_or_post(cinch_schedule *s) {
+    cinch_item *item = find(s, CINCH_DO_SEND, 0);
+    return drop(s, item ? item : find(s, CINCH_DO_POST, 0));
+}
+
+static bool drop_receive_or_wait(cinch_schedule *s) {
+    cinch_item *item = find(s, CINCH_DO_RECV, 0);
+    return drop(s, item ? item : find(s, CINCH_DO_WAIT, 0));
+}
+
+static bool count_twice(cinch_schedule *s) {
+    cinch_item *item = summing(s);
+    if (!item || item->nsrc < 2) return false;
+    s->refs[item->ref + item->ndst + 1u] = s->refs[item->ref + item->ndst];
+    return true;
+}
+
+static bool leave_one_out(cinch_schedule *s) {
+    cinch_item *item = summing(s);
+    if (!item || item->nsrc < 2) return false;
+    item->nsrc--;
+    return true;
+}
+
+static bool never_final(cinch_schedule *s) {
+    bool any = false;
+    for (int i = 0; i < s->nitems; i++) {
+        any |= s->item[i].flags & CINCH_FINAL;
+        s->item[i].flags &= (uint8_t)~CINCH_FINAL;
+    }
+    return any;
+}
+
+static bool wrong_place(cinch_schedule *s) {
+    for (int i = 0; i < s->nitems; i++)
+        for (int d = 0; d < s->item[i].ndst; d++) {
+            cinch_ref *ref = &s->refs[s->item[i].ref + (uint32_t)d];
+            if (ref->space != CINCH_OUT && ref->space != CINCH_PEER_OUT) continue;
+            ref->space = CINCH_BOX; /* the result never gets to where it belongs */
+            ref->slot = 0;
+            s->nbox = s->nbox ? s->nbox : 1;
+            return true;
+        }
+    return false;
+}
+
+/* The scratch, or the stage, is used anew too early; where there is neither, the peers are not
+ * waited for before the first reading. */
+static bool too_shallow(cinch_schedule *s) {
+    if (s->stage_slots) {
+        s->stage_slots = 1;
+        return s->lags > 0 || drop(s, find(s, CINCH_DO_WAIT, 0));
+    }
+    if (!s->nmsg) {
+        s->entry_sync = false;
+        return true;
+    }
+    bool any = false;
+    for (int i = 0; i < s->nitems; i++) {
+        any |= s->item[i].ndep > 0;
+        s->item[i].ndep = 0;
+    }
+    return any;
+}
+
+static const struct {
+    const char *name;
+    bool (*apply)(cinch_schedule *s);
+} mutants[] = {
+    {"drops a sum", drop_sum},
+    {"drops a send or a post", drop_send_or_post},
+    {"drops a receive or a wait", drop_receive_or_wait},
+    {"counts an input twice", count_twice},
+    {"leaves an input out", leave_one_out},
+    {"never finishes the sum", never_final},
+    {"puts the result elsewhere", wrong_place},
+    {"waits for too little", too_shallow},
+};
+enum { MUTANTS = sizeof mutants / sizeof *mutants };
+
+START_TEST(mutants_are_rejected) {
+    const cinch_algo *algo = cinch_algo_at(_i / 4);
+    bool mapped = _i & 1, encoded = _i & 2;
+    static const int sizes[] = {2, 3, 4, 7, 8, 16};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int m = 0; m < MUTANTS; m++) {
+            int n = sizes[i], applied = 0;
+            for (int victim = 0; victim < n; victim++) {
+                if (!build_all(algo, n, mapped, encoded)) continue;
+                if (mutants[m].apply(&schedule[victim])) {
+                    char why[CINCH_ERROR_TEXT];
+                    applied++;
+                    ck_assert_msg(!cinch_verify(schedule, n, true, why),
+                                  "%s n=%d%s%s: not rejected though rank %d %s", algo->name, n,
+                                  mapped ? " mapped" : "", encoded ? " encoded" : "", victim,
+                                  mutants[m].name);
+                    ck_assert_msg(why[0] != '\0', "rejected without a reason");
+                }
+                free_all(n);
+            }
+            cinch_call call = {.nranks = n, .windows = true, .mapped = mapped, .encoded = encoded};
+            ck_assert_msg(applied || algo->supports(&call), "%s n=%d: mutant \"%s\" never applied",
+                          algo->name, n, mutants[m].name);
+        }
+}
+END_TEST
+
+START_TEST(cuts_cover_the_message) {
+    srand(1);
+    for (int trial = 0; trial < 20000; trial++) {
+        size_t count = (size_t)(rand() % 5000), granule = (size_t)1 << rand() % 9;
+        int parts = 1 + rand() % 16;
+        cinch_cut cut = cinch_cut_make(count, parts, granule, (size_t)(1 + rand() % 3000));
+        size_t covered = 0;
+        for (size_t t = 0; t < cut.rounds; t++) {
+            size_t length = cinch_cut_length(&cut, t), at = 0;
+            ck_assert_uint_gt(length, 0);
+            for (int p = 0; p < parts; p++) {
+                cinch_ref ref = cinch_ref_of(CINCH_IN, p);
+                cinch_span span = cinch_cut_span(&cut, length, &ref);
+                ck_assert_uint_eq(span.first, at);
+                ck_assert_uint_le(span.length, cinch_cut_part_max(&cut));
+                ck_assert_uint_eq(span.length ? span.first % granule : 0, 0);
+                at += span.length;
+            }
+            ck_assert_uint_eq(at, length);
+            covered += length;
+        }
+        ck_assert_uint_eq(covered, count);
+    }
+}
+END_TEST
+
+int main(void) {
+    int algos = 0;
+    while (cinch_algo_at(algos)) algos++;
+    Suite *suite = suite_create("verify");
+    TCase *tc = tcase_create("all");
+    tcase_set_timeout(tc, 600);
+    tcase_add_loop_test(tc, every_algorithm_is_right, 0, 4 * algos);
+    tcase_add_loop_test(tc, mutants_are_rejected, 0, 4 * algos);
+    tcase_add_test(tc, cuts_cover_the_message);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A rank's seat: joining, all-gathers, and hearing of failures. */
+#include "transports/rendezvous.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "transports/io.h"
+#include "transports/rendezvous_wire.h"
+
+#define MS ((uint64_t)1000000)
+/* How much longer than its own time a rank waits for the server, which names who is missing. */
+enum { GRACE_MS = 3000, ABORT_MS = 1000, LEAVE_MS = 500, SMALL_BYTES = 4096 };
+
+struct cinch_rendezvous {
+    int fd, rank, nranks, pid;
+    uint64_t timeout_ms;
+    uint8_t secret[CINCH_SECRET_BYTES];
+    bool may_listen;
+    cinch_server *server; /* in this process, else NULL */
+    int host_rank;        /* in the server's process; -1: none, or not known yet */
+    bool joined;
+    bool parted; /* the server's process may end */
+    bool deaf;   /* it has */
+    bool failed;
+    char why[CINCH_ERROR_TEXT];
+    cinch_frame head; /* of the frame that is coming in */
+    size_t head_got, body_got;
+    char text[sizeof(uint32_t) + CINCH_ERROR_TEXT]; /* its body, where that is a small one */
+    pthread_mutex_t send_lock; /* frames go whole, from any thread; and for deaf */
+};
+
+/* The first failure stays; it is logged once. */
+static cinchResult_t fail_seat(cinch_rendezvous *seat, cinchResult_t code, const char *why) {
+    if (seat->failed) return cinch_fail_quiet(code, "%s", seat->why);
+    seat->failed = true;
+    snprintf(seat->why, sizeof seat->why, "%s", why);
+    return cinch_fail(code, "%s", seat->why);
+}
+
+static cinchResult_t failed_before(const cinch_rendezvous *seat) {
+    return cinch_fail_quiet(cinchRemoteError, "%s", seat->why);
+}
+
+/* The connection has ended. Waiting for something: that fails; else only where it is a surprise. */
+static cinchResult_t at_end(cinch_rendezvous *seat, bool waiting) {
+    char why[CINCH_ERROR_TEXT];
+    if (seat->parted) {
+        pthread_mutex_lock(&seat->send_lock);
+        if (!seat->deaf) seat->deaf = cinch_silence(seat->fd) == 0;
+        pthread_mutex_unlock(&seat->send_lock);
+        if (!waiting) return cinchSuccess;
+        return fail_seat(seat, cinchRemoteError,
+                         "the meeting point's process has ended: the ranks cannot agree any more");
+    }
+    if (!seat->joined)
+        snprintf(why, sizeof why,
+                 "the meeting point hung up before all ranks had joined: its process ended");
+    else
+        snprintf(why, sizeof why,
+                 "rank %d's process (the meeting point) is gone: it ended or the connection broke",
+                 seat->host_rank);
+    return fail_seat(seat, cinchRemoteError, why);
+}
+
+static cinchResult_t makes_no_sense(cinch_rendezvous *seat) {
+    return fail_seat(seat, cinchInternalError, "the meeting point sent what makes no sense here");
+}
+
+/* One read towards count bytes: *got grows. True with success: something came. */
+static bool take(cinch_rendezvous *seat, void *to, size_t count, size_t *got, bool waiting,
+                 cinchResult_t *result) {
+    *result = cinchSuccess;
+    for (;;) {
+        ssize_t n = recv(seat->fd, (char *)to + *got, count - *got, MSG_DONTWAIT);
+        if (n > 0) {
+            *got += (size_t)n;
+            return true;
+        }
+        if (n < 0 && errno == EINTR) continue;
+        if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) *result = at_end(seat, waiting);
+        return false;
+    }
+}
+
+/* Where the body of the frame goes whose head is here; false: it makes no sense. */
+static bool place_body(cinch_rendezvous *seat, cinch_frame_type wanted, void *into, size_t bytes,
+                       void **to) {
+    const cinch_frame *head = &seat->head;
+    *to = seat->text;
+    if (le32toh(head->magic) != CINCH_FRAME_MAGIC) return false;
+    switch (le32toh(head->type)) {
+    case CINCH_FRAME_FAILED:
+        return le64toh(head->bytes) >= sizeof(uint32_t) && le64toh(head->bytes) < sizeof seat->text;
+    case CINCH_FRAME_PARTING:
+        return le64toh(head->bytes) == 0;
+    case CINCH_FRAME_GO:
+    case CINCH_FRAME_GATHERED:
+        *to = into;
+        return le32toh(head->type) == (uint32_t)wanted && le64toh(head->bytes) == bytes;
+    default:
+        return false;
+    }
+}
+
+/* Acts on a whole frame: true where it is the wanted one. */
+static bool act(cinch_rendezvous *seat, cinch_frame_type wanted, cinchResult_t *result) {
+    cinch_frame_type type = (cinch_frame_type)le32toh(seat->head.type);
+    if (type == CINCH_FRAME_PARTING) seat->parted = true;
+    if (type == CINCH_FRAME_FAILED) {
+        uint32_t code;
+        memcpy(&code, seat->text, sizeof code);
+        seat->text[le64toh(seat->head.bytes)] = 0;
+        *result = fail_seat(seat, (cinchResult_t)le32toh(code), seat->text + sizeof code);
+        if (*result == cinchSuccess) *result = cinchRemoteError; /* no code of ours */
+    }
+    seat->head_got = seat->body_got = 0;
+    return type == wanted;
+}
+
+/* Reads until the wanted frame is here (its body of `bytes` goes into `into`), or, with wanted 0,
+ * until nothing more comes without waiting. */
+static cinchResult_t hear(cinch_rendezvous *seat, cinch_frame_type wanted, void *into, size_t bytes,
+                          uint64_t deadline_ns) {
+    for (;;) {
+        cinchResult_t result;
+        void *to = NULL;
+        bool came = true;
+        if (seat->head_got < sizeof seat->head) {
+            came = take(seat, &seat->head, sizeof seat->head, &seat->head_got, wanted, &result);
+            if (came && seat->head_got < sizeof seat->head) continue;
+        }
+        if (came) {
+            size_t need = le64toh(seat->head.bytes);
+            if (!place_body(seat, wanted, into, bytes, &to)) return makes_no_sense(seat);
+            if (seat->body_got < need)
+                came = take(seat, to, need, &seat->body_got, wanted, &result);
+            if (came && seat->body_got < need) continue;
+        }
+        if (came) {
+            result = cinchSuccess;
+            if (act(seat, wanted, &result) || result != cinchSuccess) return result;
+            continue;
+        }
+        if (result != cinchSuccess || !wanted) return result;
+        if (cinch_wait(seat->fd, POLLIN, deadline_ns))
+            return fail_seat(seat, cinchRemoteError,
+                             "the meeting point does not answer: its host or process is stuck, or "
+                             "the connection broke");
+    }
+}
+
+/* 0 or errno; the frame goes whole or the connection is of no use any more. Locked. */
+static int send_frame(cinch_rendezvous *seat, cinch_frame_type type, const void *body, size_t bytes,
+                      uint64_t deadline_ns) {
+    unsigned char small[sizeof(cinch_frame) + SMALL_BYTES];
+    cinch_frame head = cinch_frame_make(type, bytes);
+    memcpy(small, &head, sizeof head);
+    if (bytes > SMALL_BYTES) {
+        int err = cinch_send_all(seat->fd, small, sizeof head, deadline_ns);
+        return err ? err : cinch_send_all(seat->fd, body, bytes, deadline_ns);
+    }
+    if (bytes) memcpy(small + sizeof head, body, bytes);
+    return cinch_send_all(seat->fd, small, sizeof head + bytes, deadline_ns);
+}
+
+/* The hello, with what all ranks must agree on. */
+static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_settings *settings,
+                               const char *refusal, uint64_t deadline_ns) {
+    size_t room = 4096, length;
+    char *body = NULL;
+    size_t refusal_bytes = refusal ? strnlen(refusal, CINCH_ERROR_TEXT - 32) : 0;
+    for (;;) {
+        char *grown = realloc(body, sizeof(cinch_hello) + room + refusal_bytes + 1);
+        if (!grown) {
+            free(body);
+            return cinch_fail_errno(ENOMEM, "no memory for the settings");
+        }
+        body = grown;
+        length = cinch_settings_agreed(settings, body + sizeof(cinch_hello), room);
+        if (length <= room) break;
+        room = length;
+    }
+    uint64_t now = cinch_now_ns();
+    cinch_hello hello = {.protocol = htole32(CINCH_PROTOCOL),
+                         .rank = htole32((uint32_t)seat->rank),
+                         .nranks = htole32((uint32_t)seat->nranks),
+                         .left_ms = htole64(now < deadline_ns ? (deadline_ns - now) / MS : 0),
+                         .timeout_ms = htole64(seat->timeout_ms)};
+    snprintf(hello.release, sizeof hello.release, "%s", CINCH_RELEASE);
+    memcpy(body, &hello, sizeof hello);
+    char *end = body + sizeof hello + length;
+    if (refusal) memcpy(end, refusal, refusal_bytes);
+    end[refusal_bytes] = 0;
+    size_t bytes = sizeof hello + length + refusal_bytes + 1;
+    if (bytes <= CINCH_HELLO_MAX_BYTES) /* an error shows up in the answer */
+        send_frame(seat, CINCH_FRAME_HELLO, body, bytes, deadline_ns);
+    free(body);
+    if (bytes > CINCH_HELLO_MAX_BYTES)
+        return cinch_fail(cinchInvalidUsage, "the settings are longer than %u bytes in all",
+                          CINCH_HELLO_MAX_BYTES);
+    return cinchSuccess;
+}
+
+/* Rank 0 with CINCH_COMM_ID: opens the meeting point. */
+static cinchResult_t host(const cinch_settings *settings, cinch_meeting *meeting,
+                          uint64_t timeout_ms) {
+    char note[CINCH_NOTE_TEXT] = "";
+    if (meeting->kind == CINCH_MEET_HOST) {
+        cinch_meeting_resolve(settings, meeting, true, note);
+        return cinch_server_start(meeting, timeout_ms, note);
+    }
+    CINCH_TRY(cinch_random(meeting->token, sizeof meeting->token));
+    CINCH_TRY(cinch_random(meeting->secret, sizeof meeting->secret));
+    if (cinch_handshake_available())
+        CINCH_TRY(cinch_addresses_local(settings, meeting->address, CINCH_MEETING_ADDRESSES,
+                                        &meeting->addresses));
+    else
+        snprintf(note, sizeof note,
+                 "this build has no libsodium, so that only this host's ranks "
+                 "can join");
+    CINCH_TRY(cinch_server_start(meeting, timeout_ms, note));
+    return cinch_meeting_publish(meeting);
+}
+
+static void free_seat(cinch_rendezvous *seat) {
+    pthread_mutex_destroy(&seat->send_lock);
+    explicit_bzero(seat->secret, sizeof seat->secret);
+    free(seat);
+}
+
+/* Reaches the meeting point and waits there for the others. */
+static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_settings *settings,
+                               cinch_meeting *meeting, const char *refusal, uint64_t deadline_ns) {
+    cinch_go go;
+    CINCH_TRY(
+        cinch_meeting_reach(settings, meeting, seat->rank, deadline_ns, &seat->fd, &seat->server));
+    memcpy(seat->secret, meeting->secret, sizeof seat->secret);
+    CINCH_TRY(say_hello(seat, settings, refusal, deadline_ns));
+    CINCH_TRY(hear(seat, CINCH_FRAME_GO, &go, sizeof go, deadline_ns + GRACE_MS * MS));
+    seat->host_rank = (int32_t)le32toh((uint32_t)go.host_rank);
+    seat->parted = seat->host_rank < 0;
+    seat->joined = true;
+    return cinchSuccess;
+}
+
+cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchUniqueId *id,
+                                    int rank, int nranks, const char *refusal,
+                                    cinch_rendezvous **out) {
+    if (nranks < 1 || nranks > CINCH_RANKS_MAX)
+        return cinch_fail(cinchInvalidArgument, "nranks is %d: 1 to %d are accepted", nranks,
+                          CINCH_RANKS_MAX);
+    if (rank < 0 || rank >= nranks)
+        return cinch_fail(cinchInvalidArgument, "rank is %d: 0 to %d are accepted", rank,
+                          nranks - 1);
+    cinch_meeting meeting;
+    CINCH_TRY(cinch_meeting_of(settings, id, &meeting));
+    cinch_rendezvous *seat = calloc(1, sizeof *seat);
+    if (!seat) return cinch_fail_errno(ENOMEM, "no memory for a seat at the rendezvous");
+    pthread_mutex_init(&seat->send_lock, NULL);
+    seat->fd = seat->host_rank = -1;
+    seat->rank = rank;
+    seat->nranks = nranks;
+    seat->pid = (int)getpid();
+    seat->timeout_ms = cinch_meeting_timeout_ms(settings);
+    seat->may_listen = cinch_meeting_may_listen(settings, &meeting);
+    uint64_t deadline_ns = cinch_now_ns() + seat->timeout_ms * MS;
+
+    bool hosts = rank == 0 && meeting.kind != CINCH_MEET_OWN;
+    cinchResult_t result = hosts ? host(settings, &meeting, seat->timeout_ms) : cinchSuccess;
+    if (result == cinchSuccess) result = take_seat(seat, settings, &meeting, refusal, deadline_ns);
+    if (hosts && meeting.kind == CINCH_MEET_FILE) cinch_meeting_forget(&meeting);
+    if (hosts && result != cinchSuccess && !seat->server) cinch_server_cancel(meeting.token);
+    explicit_bzero(&meeting, sizeof meeting);
+    if (result != cinchSuccess) {
+        cinch_close(seat->fd);
+        if (seat->server) cinch_server_exit(seat->server);
+        free_seat(seat);
+        return result;
+    }
+    *out = seat;
+    return cinchSuccess;
+}
+
+cinchResult_t cinch_rendezvous_allgather(cinch_rendezvous *seat, const void *mine, size_t bytes,
+                                         void *all) {
+    if (bytes > CINCH_GATHER_MAX_BYTES)
+        return cinch_fail(cinchInternalError, "an all-gather of %zu bytes: at most %u are accepted",
+                          bytes, CINCH_GATHER_MAX_BYTES);
+    if (seat->failed) return failed_before(seat);
+    if (seat->nranks == 1) {
+        if (bytes) memmove(all, mine, bytes);
+        return cinchSuccess;
+    }
+    if (seat->deaf) return at_end(seat, true);
+    uint64_t deadline_ns = cinch_now_ns() + (seat->timeout_ms + GRACE_MS) * MS;
+    pthread_mutex_lock(&seat->send_lock);
+    send_frame(seat, CINCH_FRAME_GATHER, mine, bytes, deadline_ns);
+    pthread_mutex_unlock(&seat->send_lock);
+    /* Where that went wrong, the reason may stand in what was sent to us. */
+    return hear(seat, CINCH_FRAME_GATHERED, all, bytes * (size_t)seat->nranks, deadline_ns);
+}
+
+cinchResult_t cinch_rendezvous_check(cinch_rendezvous *seat) {
+    if (seat->failed) return failed_before(seat);
+    if (seat->deaf) return cinchSuccess;
+    return hear(seat, 0, NULL, 0, 0) == cinchSuccess ? cinchSuccess : cinchRemoteError;
+}
+
+int cinch_rendezvous_fd(const cinch_rendezvous *seat) {
+    return seat->fd;
+}
+
+void cinch_rendezvous_abort(cinch_rendezvous *seat, const char *why) {
+    if (seat->pid != (int)getpid()) return;
+    uint64_t until = cinch_now_ns() + ABORT_MS * MS;
+    while (pthread_mutex_trylock(&seat->send_lock)) {
+        if (cinch_now_ns() >= until) return; /* a send is stuck: nothing would get through */
+        struct timespec rest = {.tv_nsec = 1000 * 1000};
+        nanosleep(&rest, NULL);
+    }
+    if (!seat->deaf)
+        send_frame(seat, CINCH_FRAME_ABORT, why, strnlen(why, CINCH_ERROR_TEXT - 32), until);
+    pthread_mutex_unlock(&seat->send_lock);
+}
+
+/* Reads and forgets until the server has hung up, or the time is over and nothing more is there. */
+static void await_end(const cinch_rendezvous *seat, uint64_t deadline_ns) {
+    char waste[4096];
+    for (;;) {
+        ssize_t n = recv(seat->fd, waste, sizeof waste, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return;
+        if (n < 0 && cinch_wait(seat->fd, POLLIN, deadline_ns)) return;
+    }
+}
+
+void cinch_rendezvous_leave(cinch_rendezvous *seat) {
+    if (!seat) return;
+    if (seat->pid == (int)getpid()) { /* in a forked child the descriptor is closed already */
+        uint64_t until = cinch_now_ns() + LEAVE_MS * MS;
+        pthread_mutex_lock(&seat->send_lock);
+        bool told = !seat->deaf && !send_frame(seat, CINCH_FRAME_LEAVE, NULL, 0, until);
+        pthread_mutex_unlock(&seat->send_lock);
+        /* In the server's process its thread shall be gone when the last rank is; elsewhere nothing
+         * unread may be left, which would turn the goodbye into a reset. */
+        if (told && seat->server)
+            await_end(seat, until);
+        else if (told)
+            await_end(seat, 0);
+        cinch_close(seat->fd);
+        if (seat->server) cinch_server_exit(seat->server);
+    }
+    free_seat(seat);
+}
+
+const uint8_t *cinch_rendezvous_secret(const cinch_rendezvous *seat) {
+    return seat->secret;
+}
+
+bool cinch_rendezvous_may_listen(const cinch_rendezvous *seat) {
+    return seat->may_listen;
+}
+
+void cinch_rendezvous_place(const cinch_rendezvous *seat, int *rank, int *nranks,
+                            uint64_t *timeout_ms) {
+    *rank = seat->rank;
+    *nranks = seat->nranks;
+    *timeout_ms = seat->timeout_ms;
+}

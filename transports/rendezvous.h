@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the ranks of a communicator meet, and the control connections that stay.
+ *
+ * A unique id names a meeting point: a server thread in the process that made the id (or, with
+ * CINCH_COMM_ID, in rank 0's), reached in memory from the same process, by an abstract unix socket
+ * from the same host (the peer's uid is checked), by TCP with the mutual proof from elsewhere. It
+ * collects all ranks, then serves their all-gathers, and passes on the first cause of a failure.
+ * Each rank keeps its connection until it leaves, so a rank that dies is known to all. */
+#ifndef CINCH_TRANSPORTS_RENDEZVOUS_H_
+#define CINCH_TRANSPORTS_RENDEZVOUS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/settings.h"
+#include "transports/handshake.h"
+
+typedef struct cinch_rendezvous cinch_rendezvous; /* one rank's seat */
+
+/* See cinchGetUniqueId. */
+cinchResult_t cinch_rendezvous_id(const cinch_settings *settings, cinchUniqueId *id);
+
+/* Joins; blocks until all nranks are there, at most settings->init_timeout_ms. refusal: NULL, or
+ * why this rank cannot go on (bad settings); then every rank's join fails with that sentence.
+ * A timeout names the ranks that are missing, on every rank. */
+cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchUniqueId *id,
+                                    int rank, int nranks, const char *refusal,
+                                    cinch_rendezvous **out);
+
+/* all[r*bytes ..] = rank r's mine. Collective; blocks, at most the init timeout. bytes is the same
+ * on every rank (a difference is an error on every rank) and at most 1 MiB. */
+cinchResult_t cinch_rendezvous_allgather(cinch_rendezvous *rendezvous, const void *mine,
+                                         size_t bytes, void *all);
+
+/* Gives fd to every rank r with local[r] and takes theirs: fds[r], own and others' -1; the caller
+ * closes them. local is symmetric. Collective over all ranks. Over unix sockets whose peer's uid is
+ * ours; -1, on both sides, also for a rank that they do not reach (another network namespace). */
+cinchResult_t cinch_rendezvous_share_fd(cinch_rendezvous *rendezvous, const uint8_t *local, int fd,
+                                        int *fds);
+
+/* Looks, without blocking and at the cost of one system call, whether a rank has failed: success,
+ * or RemoteError with the cause. */
+cinchResult_t cinch_rendezvous_check(cinch_rendezvous *rendezvous);
+
+/* The descriptor that becomes readable when check has something to say. */
+int cinch_rendezvous_fd(const cinch_rendezvous *rendezvous);
+
+/* Tells every rank that this one has failed, and why. The first cause wins. Any thread. */
+void cinch_rendezvous_abort(cinch_rendezvous *rendezvous, const char *why);
+
+/* Leaves in good order and frees the seat; NULL is nothing. The others may still be at work: in the
+ * server's process it keeps serving them in the background. */
+void cinch_rendezvous_leave(cinch_rendezvous *rendezvous);
+
+/* The communicator's secret, for connections between ranks. */
+const uint8_t *cinch_rendezvous_secret(const cinch_rendezvous *rendezvous);
+
+/* Whether a listener beyond loopback is allowed here: there is a secret, or the user said so. */
+bool cinch_rendezvous_may_listen(const cinch_rendezvous *rendezvous);
+
+#endif

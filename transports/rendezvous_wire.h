@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the rendezvous share: meeting points, frames, and the server's entrances. */
+#ifndef CINCH_TRANSPORTS_RENDEZVOUS_WIRE_H_
+#define CINCH_TRANSPORTS_RENDEZVOUS_WIRE_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "transports/address.h"
+#include "transports/handshake.h"
+
+#define CINCH_TOKEN_BYTES 16
+#define CINCH_ID_ADDRESSES 3
+#define CINCH_MEETING_ADDRESSES 8
+#define CINCH_GATHER_MAX_BYTES (1u << 20)
+#define CINCH_RANKS_MAX 65536
+
+typedef enum { CINCH_MEET_OWN = 1, CINCH_MEET_HOST, CINCH_MEET_FILE } cinch_meeting_kind;
+
+/* A meeting point: what a unique id names. The token is public, the secret is not. */
+typedef struct cinch_meeting {
+    cinch_meeting_kind kind;
+    uint32_t index; /* of cinchGetUniqueId calls with CINCH_COMM_ID */
+    bool has_secret;
+    uint8_t token[CINCH_TOKEN_BYTES];
+    uint8_t secret[CINCH_SECRET_BYTES];
+    char host[256]; /* CINCH_MEET_HOST */
+    uint16_t port;  /* CINCH_MEET_HOST; 0: this host only */
+    char path[512]; /* CINCH_MEET_FILE */
+    cinch_address address[CINCH_MEETING_ADDRESSES];
+    int addresses;
+} cinch_meeting;
+
+/* The meeting point of an id; host and path come from the settings, as on every rank. */
+cinchResult_t cinch_meeting_of(const cinch_settings *settings, const cinchUniqueId *id,
+                               cinch_meeting *meeting);
+
+/* Whether this rank may listen or connect beyond loopback. */
+bool cinch_meeting_may_listen(const cinch_settings *settings, const cinch_meeting *meeting);
+
+/* CINCH_INIT_TIMEOUT_MS, small enough to be added to a time. */
+uint64_t cinch_meeting_timeout_ms(const cinch_settings *settings);
+
+/* Looks up the addresses of CINCH_MEET_HOST that may be used; host: for listening. What is in the
+ * way is said in note ("" if nothing). */
+#define CINCH_NOTE_TEXT 256
+void cinch_meeting_resolve(const cinch_settings *settings, cinch_meeting *meeting, bool host,
+                           char note[CINCH_NOTE_TEXT]);
+
+/* CINCH_MEET_FILE: writes token, secret and addresses for the others; forget removes the file. */
+cinchResult_t cinch_meeting_publish(const cinch_meeting *meeting);
+void cinch_meeting_forget(const cinch_meeting *meeting);
+
+/* Reads that file: *found is false where it is not there yet. Fails where it cannot be trusted. */
+cinchResult_t cinch_meeting_read(cinch_meeting *meeting, bool *found);
+
+/* For the error texts: "CINCH_COMM_ID 10.0.0.1:5000", never with the secret. */
+const char *cinch_meeting_name(const cinch_meeting *meeting, char *text, size_t room);
+
+/* Frames: a head and a body, all numbers little-endian. */
+#define CINCH_FRAME_MAGIC 0x31565243u /* CRV1 */
+typedef enum {
+    CINCH_FRAME_HELLO = 1, /* rank to server: cinch_hello, settings text, refusal, each with NUL */
+    CINCH_FRAME_GATHER,    /* rank to server: this rank's part */
+    CINCH_FRAME_ABORT,     /* rank to server: why, no NUL */
+    CINCH_FRAME_LEAVE,     /* rank to server */
+    CINCH_FRAME_GO,        /* server to rank: cinch_go */
+    CINCH_FRAME_FAILED,    /* server to rank: code (4 bytes), sentence, no NUL */
+    CINCH_FRAME_GATHERED,  /* server to rank: all parts */
+    CINCH_FRAME_PARTING    /* server to rank: its process may now end in good order */
+} cinch_frame_type;
+
+typedef struct cinch_frame {
+    uint32_t magic, type;
+    uint64_t bytes; /* of the body */
+} cinch_frame;
+
+#define CINCH_PROTOCOL 1
+typedef struct cinch_hello {
+    uint32_t protocol, rank, nranks, unused;
+    uint64_t left_ms, timeout_ms; /* until this rank gives up; its whole time */
+    char release[16];
+} cinch_hello;
+
+typedef struct cinch_go {
+    int32_t host_rank; /* a rank in the server's process; -1: none, and the process may end */
+    uint32_t unused;
+} cinch_go;
+
+_Static_assert(sizeof(cinch_frame) == 16 && sizeof(cinch_hello) == 48 && sizeof(cinch_go) == 8,
+               "wire layouts have no padding");
+
+#define CINCH_HELLO_MAX_BYTES (1u << 18)
+
+/* What a connection by unix socket or TCP begins with. */
+#define CINCH_PREFACE_BYTES 24
+void cinch_preface_make(const uint8_t token[CINCH_TOKEN_BYTES],
+                        uint8_t preface[CINCH_PREFACE_BYTES]);
+bool cinch_preface_read(const uint8_t preface[CINCH_PREFACE_BYTES],
+                        uint8_t token[CINCH_TOKEN_BYTES]);
+
+cinch_frame cinch_frame_make(cinch_frame_type type, uint64_t bytes);
+
+/* The abstract unix name of a meeting point for this uid; returns the address's length. */
+struct sockaddr_un;
+socklen_t cinch_meeting_unix(const uint8_t token[CINCH_TOKEN_BYTES], struct sockaddr_un *address);
+
+/* The server: a thread in this process that ends by itself. It listens at the meeting's addresses:
+ * those without a port get one, or are dropped; those with one are tried until all ranks have
+ * joined. note: what else to say where ranks stay missing. */
+typedef struct cinch_server cinch_server;
+cinchResult_t cinch_server_start(cinch_meeting *meeting, uint64_t timeout_ms, const char *note);
+
+/* Ends this process's server for the token, where its ranks have not all joined yet. */
+void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]);
+
+/* Takes a seat with this process's server for the token: a connected descriptor, and *server, which
+ * wants cinch_server_exit after that was closed. False: there is no such server here. */
+bool cinch_server_enter(const uint8_t token[CINCH_TOKEN_BYTES], int *fd, cinch_server **server);
+
+/* Gives the seat up; where it was the last of all, the server's thread has ended on return. */
+void cinch_server_exit(cinch_server *server);
+
+/* Connects to the meeting point, again and again until deadline_ns. fd (cinch_close), and server
+ * where it is in this process, else NULL. rank and timeout_ms are for the sentences. */
+cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting *meeting, int rank,
+                                  uint64_t deadline_ns, int *fd, cinch_server **server);
+
+/* For the exchange of descriptors. */
+struct cinch_rendezvous;
+void cinch_rendezvous_place(const struct cinch_rendezvous *rendezvous, int *rank, int *nranks,
+                            uint64_t *timeout_ms);
+
+/* What tests change. */
+typedef struct cinch_rendezvous_tuning {
+    int hide; /* 1: unix sockets, as another network namespace does; 2: in-memory seats too */
+    unsigned stranger_ms; /* how long a connection may take to prove the secret and say hello */
+    unsigned linger_ms;   /* how long late ranks may still come and hear why it failed */
+    unsigned settle_ms;   /* the same, for more ranks than the smallest count that one names */
+} cinch_rendezvous_tuning;
+extern cinch_rendezvous_tuning cinch_rendezvous_tune;
+
+#endif
