@@ -2,6 +2,7 @@
 /* Log lines: "cinch[host:pid] rank 2: sentence". */
 #include "base/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -37,7 +38,8 @@ void cinch_log_path(const char *pattern, char *path, size_t room) {
     path[used < room ? used : room - 1] = '\0';
 }
 
-void cinch_log_setup(cinch_log_level level, const char *file) {
+int cinch_log_setup(cinch_log_level level, const char *file) {
+    int err = 0;
     pthread_mutex_lock(&lock);
     __atomic_store_n(&cinch_log_threshold, level, __ATOMIC_RELAXED);
     if (file && file[0]) {
@@ -49,10 +51,13 @@ void cinch_log_setup(cinch_log_level level, const char *file) {
                 if (out != STDERR_FILENO) close(out);
                 out = fd;
                 memcpy(open_path, path, sizeof path);
+            } else {
+                err = errno;
             }
         }
     }
     pthread_mutex_unlock(&lock);
+    return err;
 }
 
 void cinch_log_line(cinch_log_level level, const char *format, ...) {

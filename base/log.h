@@ -16,8 +16,9 @@ typedef enum {
 
 extern cinch_log_level cinch_log_threshold;
 
-/* Sets level and file (NULL: stderr; %h host, %p pid). Called by the settings when they load. */
-void cinch_log_setup(cinch_log_level level, const char *file);
+/* Sets level and file (NULL: stderr; %h host, %p pid). Called by the settings when they load. 0, or
+ * errno where the file cannot be opened: the lines then go where they went before. */
+int cinch_log_setup(cinch_log_level level, const char *file);
 
 /* Writes pattern to path with %h and %p filled in. */
 void cinch_log_path(const char *pattern, char *path, size_t room);

@@ -208,7 +208,12 @@ bool cinch_settings_load(cinch_settings *out, char why[CINCH_ERROR_TEXT]) {
     }
     CINCH_SETTINGS(X)
 #undef X
-    cinch_log_setup((cinch_log_level)out->debug, out->debug_file);
+    int err = cinch_log_setup((cinch_log_level)out->debug, out->debug_file);
+    if (err && good) {
+        snprintf(why, CINCH_ERROR_TEXT, "CINCH_DEBUG_FILE=%.300s: %s; a file that can be written "
+                                        "is accepted", out->debug_file, strerror(err));
+        good = false;
+    }
     pthread_once(&once, warn_unknown);
     return good;
 }
@@ -238,11 +243,37 @@ size_t cinch_settings_agreed(const cinch_settings *settings, char *text, size_t 
     return used + 1;
 }
 
+/* Whether two lines NAME=value, of these lengths, say the same in different spellings. */
+static bool same_meaning(const char *a, size_t length_a, const char *b, size_t length_b) {
+    char text_a[64], text_b[64];
+    size_t name = strcspn(a, "=\n") + 1;
+    if (length_a < name || length_b < name || memcmp(a, b, name) != 0) return false;
+    if (length_a - name >= sizeof text_a || length_b - name >= sizeof text_b) return false;
+    snprintf(text_a, sizeof text_a, "%.*s", (int)(length_a - name), a + name);
+    snprintf(text_b, sizeof text_b, "%.*s", (int)(length_b - name), b + name);
+    for (int i = 0; i < CINCH_SET_COUNT; i++) {
+        const row *r = &rows[i];
+        uint64_t size_a, size_b;
+        int64_t count_a, count_b;
+        if (strncmp(r->public.name, a, name - 1) != 0 || r->public.name[name - 1]) continue;
+        if (r->public.choices) return choice(r->public.choices, text_a) ==
+                                      choice(r->public.choices, text_b);
+        if (strcmp(r->public.type, "SIZE") == 0)
+            return parse_SIZE(r, text_a, &size_a) && parse_SIZE(r, text_b, &size_b) &&
+                   size_a == size_b;
+        if (strcmp(r->public.type, "COUNT") == 0)
+            return parse_COUNT(r, text_a, &count_a) && parse_COUNT(r, text_b, &count_b) &&
+                   count_a == count_b;
+    }
+    return false;
+}
+
 bool cinch_settings_compare(const char *text_a, int a, const char *text_b, int b,
                             char why[CINCH_ERROR_TEXT]) {
     while (*text_a || *text_b) {
         size_t length_a = strcspn(text_a, "\n"), length_b = strcspn(text_b, "\n");
-        if (length_a != length_b || memcmp(text_a, text_b, length_a) != 0) {
+        bool same = length_a == length_b && memcmp(text_a, text_b, length_a) == 0;
+        if (!same && !same_meaning(text_a, length_a, text_b, length_b)) {
             size_t name = strcspn(text_a, "=\n");
             snprintf(why, CINCH_ERROR_TEXT,
                      "the ranks' settings differ: %.*s on rank %d, %.*s on rank %d", (int)length_a,

@@ -3,6 +3,7 @@
  * registry, never by looking behind the pointer. */
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/device.h"
 
@@ -14,6 +15,7 @@ typedef struct host_stream {
     cinch_job *head, **tail;
     bool busy, ending;
     cinchResult_t failed; /* the first */
+    char why[CINCH_ERROR_TEXT];
 } host_stream;
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -41,7 +43,10 @@ static void *work(void *arg) {
         cinchResult_t result = job->run(job);
         pthread_mutex_lock(&s->lock);
         s->busy = false;
-        if (s->failed == cinchSuccess) s->failed = result;
+        if (s->failed == cinchSuccess && result != cinchSuccess) {
+            s->failed = result;
+            memcpy(s->why, cinch_last_error(), sizeof s->why);
+        }
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
@@ -67,6 +72,11 @@ static cinchResult_t create(cinchStream_t *stream) {
     return cinchSuccess;
 }
 
+/* The first failure, its sentence now the calling thread's. With the lock held. */
+static cinchResult_t failure(const host_stream *s) {
+    return s->failed == cinchSuccess ? cinchSuccess : cinch_fail_quiet(s->failed, "%s", s->why);
+}
+
 static cinchResult_t destroy(cinchStream_t stream) {
     host_stream *s = (host_stream *)(void *)stream;
     pthread_mutex_lock(&registry_lock);
@@ -81,7 +91,7 @@ static cinchResult_t destroy(cinchStream_t stream) {
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->worker, NULL);
-    cinchResult_t failed = s->failed;
+    cinchResult_t failed = failure(s);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -92,7 +102,7 @@ static cinchResult_t synchronize(cinchStream_t stream) {
     host_stream *s = (host_stream *)(void *)stream;
     pthread_mutex_lock(&s->lock);
     while (s->head || s->busy) pthread_cond_wait(&s->changed, &s->lock);
-    cinchResult_t failed = s->failed;
+    cinchResult_t failed = failure(s);
     pthread_mutex_unlock(&s->lock);
     return failed;
 }
@@ -100,7 +110,7 @@ static cinchResult_t synchronize(cinchStream_t stream) {
 static cinchResult_t query(cinchStream_t stream) {
     host_stream *s = (host_stream *)(void *)stream;
     pthread_mutex_lock(&s->lock);
-    cinchResult_t state = s->head || s->busy ? cinchInProgress : s->failed;
+    cinchResult_t state = s->head || s->busy ? cinchInProgress : failure(s);
     pthread_mutex_unlock(&s->lock);
     return state;
 }

@@ -93,7 +93,7 @@ static cinchResult_t resolve_redop(cinch_called *op) {
 static inline bool fused_serves(const cinch_called *op, size_t bytes) {
     const struct cinchComm *comm = op->comm;
     return bytes <= comm->oneshot_most && !op->premul && !op->stream &&
-           atomic_load_explicit(&comm->turn, memory_order_relaxed) ==
+           atomic_load_explicit(&comm->turn, memory_order_acquire) ==
                atomic_load_explicit(&comm->issued, memory_order_relaxed) &&
            atomic_load_explicit(&comm->failed, memory_order_relaxed) == cinchSuccess &&
            cinch_group_depth() == 0;

@@ -2,6 +2,8 @@
 /* The life of a communicator: joining, failing, leaving. */
 #include "coll/comm.h"
 
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +12,7 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "coll/engine.h"
+#include "coll/group.h"
 #include "coll/introspect.h"
 
 cinchResult_t cinch_comm_check(const struct cinchComm *comm) {
@@ -17,11 +20,25 @@ cinchResult_t cinch_comm_check(const struct cinchComm *comm) {
     return cinch_fail(cinchInvalidArgument, comm ? "comm is no communicator" : "comm is NULL");
 }
 
+cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code) {
+    enum { TRIES = 20, TRY_MS = 10 };
+    char why[CINCH_ERROR_TEXT];
+    if (!comm->meeting || (code != cinchRemoteError && code != cinchSystemError)) return code;
+    snprintf(why, sizeof why, "%s", cinch_last_error());
+    for (int i = 0; i < TRIES; i++) {
+        struct pollfd p = {cinch_rendezvous_fd(comm->meeting), POLLIN, 0};
+        if (cinch_rendezvous_check(comm->meeting) != cinchSuccess) return cinchRemoteError;
+        poll(&p, 1, TRY_MS);
+    }
+    return cinch_fail_quiet(code, "%s", why);
+}
+
 cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code) {
-    int none = cinchSuccess;
+    if (atomic_load(&comm->failed) != cinchSuccess) return code;
     pthread_mutex_lock(&comm->why_lock);
-    if (atomic_compare_exchange_strong(&comm->failed, &none, (int)code)) {
+    if (atomic_load(&comm->failed) == cinchSuccess) {
         strncpy(comm->why, cinch_last_error(), sizeof comm->why - 1);
+        atomic_store(&comm->failed, (int)code); /* who sees it may read the sentence */
         if (comm->meeting) cinch_rendezvous_abort(comm->meeting, comm->why);
     }
     pthread_mutex_unlock(&comm->why_lock);
@@ -40,12 +57,20 @@ cinchResult_t cinch_comm_state(struct cinchComm *comm) {
     return result;
 }
 
-void cinch_comm_drain(struct cinchComm *comm) {
+static void wait_for_turn(struct cinchComm *comm) {
     while (atomic_load_explicit(&comm->turn, memory_order_acquire) !=
            atomic_load_explicit(&comm->issued, memory_order_relaxed)) {
         struct timespec nap = {0, 50000};
         nanosleep(&nap, NULL);
     }
+}
+
+cinchResult_t cinch_comm_drain(struct cinchComm *comm) {
+    if (cinch_group_holds(comm))
+        return cinch_fail(cinchInvalidUsage,
+                          "the communicator has calls in a group that has not ended");
+    wait_for_turn(comm);
+    return cinchSuccess;
 }
 
 uint64_t cinch_comm_wire_bytes(const struct cinchComm *comm) {
@@ -59,7 +84,7 @@ uint64_t cinch_comm_wire_bytes(const struct cinchComm *comm) {
 
 static bool read_config(struct cinchComm *comm, const cinchConfig_t *config, char *why) {
     if (!config) return true;
-    if (config->magic != 0xcafebeef || config->size < offsetof(cinchConfig_t, blocking)) {
+    if (config->magic != CINCH_CONFIG_MAGIC || config->size < offsetof(cinchConfig_t, blocking)) {
         strcpy(why, "config was not begun with CINCH_CONFIG_INITIALIZER");
         return false;
     }
@@ -77,7 +102,8 @@ static bool read_config(struct cinchComm *comm, const cinchConfig_t *config, cha
 static bool configure(struct cinchComm *comm, const cinchConfig_t *config, char *why) {
     bool good = cinch_settings_load(&comm->settings, why);
     return good && read_config(comm, config, why) &&
-           cinch_policy_load(&comm->settings, comm->name, &comm->policy, why);
+           cinch_policy_load(&comm->settings, comm->name, &comm->policy, why) &&
+           cinch_stats_writable(&comm->settings, why);
 }
 
 /* What a rank sees of the others' memory; the least that any rank sees is what is used. */
@@ -142,9 +168,12 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
     comm->llc_bytes = cinch_cpu_llc_bytes();
     comm->one_host = one_host;
     if (one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
-        cinch_warn("CINCH_CODEC=%s has nothing to compress: all %d ranks share one host "
+        cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "
                    "(CINCH_CODEC_INTRA compresses inside a host)",
-                   comm->settings.codec, comm->nranks);
+                   comm->settings.codec_inter[0] ? "_INTER" : "",
+                   comm->settings.codec_inter[0] ? comm->settings.codec_inter
+                                                 : comm->settings.codec,
+                   comm->nranks);
     cinch_comm_use_codec(comm, one_host ? &comm->policy.intra : &comm->policy.inter);
     return cinchSuccess;
 }
@@ -172,9 +201,6 @@ static void release(struct cinchComm *comm) {
 
 cinchResult_t cinch_comm_create(struct cinchComm **out, int nranks, const cinchUniqueId *id,
                                 int rank, const cinchConfig_t *config) {
-    if (nranks < 1 || rank < 0 || rank >= nranks)
-        return cinch_fail(cinchInvalidArgument, "rank %d of %d: 0 <= rank < nranks is accepted",
-                          rank, nranks);
     struct cinchComm *comm = calloc(1, sizeof *comm);
     if (!comm) return cinch_fail(cinchSystemError, "out of memory for a communicator");
     pthread_mutex_init(&comm->why_lock, NULL);
@@ -202,13 +228,15 @@ cinchResult_t cinch_comm_create(struct cinchComm **out, int nranks, const cinchU
 
 cinchResult_t cinchCommFinalize(cinchComm_t comm) {
     CINCH_TRY(cinch_comm_check(comm));
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
+    comm->finalized = true;
+    comm->oneshot_most = 0; /* the fast path does not look at finalized */
     return cinchSuccess;
 }
 
 cinchResult_t cinchCommDestroy(cinchComm_t comm) {
     CINCH_TRY(cinch_comm_check(comm));
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     int unused = cinch_ef_leftovers(&comm->ef);
     if (unused) cinch_warn("%d imported error-feedback entries found no call", unused);
     cinch_stats_write(comm);
@@ -220,7 +248,8 @@ cinchResult_t cinchCommAbort(cinchComm_t comm) {
     CINCH_TRY(cinch_comm_check(comm));
     atomic_store(&comm->aborted, true);
     if (comm->meeting) cinch_rendezvous_abort(comm->meeting, "it called cinchCommAbort");
-    cinch_comm_drain(comm);
+    cinch_group_forget(comm);
+    wait_for_turn(comm);
     release(comm);
     return cinchSuccess;
 }

@@ -59,6 +59,7 @@ struct cinchComm {
     /* Failure: the first cause stays. */
     _Atomic int failed; /* a cinchResult_t */
     _Atomic bool aborted;
+    bool finalized; /* by this rank: no calls come any more */
     pthread_mutex_t why_lock;
     char why[CINCH_ERROR_TEXT];
 
@@ -77,6 +78,7 @@ struct cinchComm {
     uint64_t born_ns, born_ticks;
 };
 
+#define CINCH_CONFIG_MAGIC 0xcafebeefu /* of CINCH_CONFIG_INITIALIZER */
 #define CINCH_COMM_MAGIC 0x636f6d6d68636e63u
 
 /* InvalidArgument where comm is no communicator. */
@@ -84,6 +86,11 @@ cinchResult_t cinch_comm_check(const struct cinchComm *comm);
 
 /* Marks the communicator failed with this thread's last sentence, and tells the other ranks. */
 cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code);
+
+/* After a link has failed: a rank that has heard of a failure closes its links, which may be seen
+ * here before the cause is. That is on its way, and it is what everyone shall say. Returns the code
+ * of what is now this thread's last sentence. */
+cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code);
 
 /* Success, or the failure that the communicator has had. */
 cinchResult_t cinch_comm_state(struct cinchComm *comm);
@@ -98,8 +105,9 @@ static inline uint64_t cinch_comm_issue(struct cinchComm *comm) {
     return number;
 }
 
-/* Waits until all operations issued so far are complete. */
-void cinch_comm_drain(struct cinchComm *comm);
+/* Waits until all operations issued so far are complete. InvalidUsage where this thread has some in
+ * a group that has not ended. */
+cinchResult_t cinch_comm_drain(struct cinchComm *comm);
 
 /* Bytes handed to transports or shown to peers so far. */
 uint64_t cinch_comm_wire_bytes(const struct cinchComm *comm);

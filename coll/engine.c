@@ -56,10 +56,11 @@ static unsigned char *resolve(const cinch_op *op, const cinch_ref *ref, size_t r
     }
 }
 
-/* Bytes that an item shows to peers or writes to them, for the counters. */
+/* What crosses between ranks through windows is counted where it is read, or written to a peer: a
+ * byte that three peers read counts as often as one that is sent to three. */
 static void count_window(cinch_op *op, const cinch_ref *ref, size_t length) {
-    if (ref->space == CINCH_STAGE || ref->space == CINCH_PEER_OUT || ref->space == CINCH_PEER_IN)
-        op->call.comm->window_bytes += length * op->esize;
+    bool window = ref->space >= CINCH_STAGE && ref->rank != op->schedule->rank;
+    if (window) op->call.comm->window_bytes += length * op->esize;
 }
 
 /* ---- items ---- */
@@ -82,7 +83,7 @@ static void run_copy(cinch_op *op, const cinch_item *item, size_t round) {
     const void *src = resolve(op, &ref[1], round, &length);
     if (dst != src && length)
         cinch_copy(dst, src, length * op->esize, store_of(op, ref, item->ndst));
-    count_window(op, &ref[0], length);
+    count_window(op, &ref[1], length);
 }
 
 static void run_reduce(cinch_op *op, const cinch_item *item, size_t round) {
@@ -94,7 +95,7 @@ static void run_reduce(cinch_op *op, const cinch_item *item, size_t round) {
     }
     for (int i = 0; i < item->nsrc; i++) {
         op->src[i] = resolve(op, &ref[item->ndst + i], round, &length);
-        if (op->mapped) count_window(op, &ref[item->ndst + i], length);
+        count_window(op, &ref[item->ndst + i], length);
     }
     if (length)
         op->reduce(op->dst, item->ndst, op->src, item->nsrc, length, avg_of(op, item),

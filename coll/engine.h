@@ -74,7 +74,8 @@ cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchD
 cinchResult_t cinch_op_progress(cinch_op *op, bool *moved);
 
 /* Runs operations until all are complete; those of one communicator are in order of their numbers.
- * Every op's result is set; returns the first failure. The calling thread does all the work. */
+ * One whose result is a failure already ends with that. Every op's result is set; returns the first
+ * failure. The calling thread does all the work. */
 cinchResult_t cinch_engine_run(cinch_op *list);
 
 /* The fused executor: one-shot for a message of one small slot, the same schedule written out. It

@@ -58,6 +58,6 @@ cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void
     reduce(&recv, 1, src, comm->nranks, count, avg_n, 0);
     cinch_fpu_leave(saved);
     comm->rounds = value;
-    comm->window_bytes += bytes;
+    comm->window_bytes += bytes * (size_t)(comm->nranks - 1);
     return cinchSuccess;
 }

@@ -17,6 +17,27 @@ int cinch_group_depth(void) {
     return group.depth;
 }
 
+bool cinch_group_holds(const struct cinchComm *comm) {
+    for (const cinch_op *op = group.ops; op; op = op->next)
+        if (op->call.comm == comm) return true;
+    return false;
+}
+
+void cinch_group_forget(struct cinchComm *comm) {
+    cinch_op **at = &group.ops;
+    while (*at) {
+        cinch_op *op = *at;
+        if (op->call.comm != comm) {
+            at = &op->next;
+            continue;
+        }
+        *at = op->next;
+        free(op);
+        atomic_fetch_sub(&comm->issued, 1); /* its numbers are the last ones given */
+    }
+    group.ops_end = at;
+}
+
 /* ---- launching ---- */
 
 /* Operations on several streams begin together when the last of the streams has come to them. */
@@ -27,6 +48,7 @@ typedef struct joint {
     bool done;
     cinch_op *ops;
     cinchResult_t result;
+    char why[CINCH_ERROR_TEXT]; /* the sentence, for the threads that only waited */
 } joint;
 
 typedef struct member {
@@ -46,6 +68,7 @@ static void free_ops(cinch_op *ops) {
 /* Called with the lock held; gives it back. */
 static cinchResult_t leave(joint *j) {
     cinchResult_t result = j->result;
+    if (result != cinchSuccess) cinch_fail_quiet(result, "%s", j->why);
     bool last = --j->users == 0;
     pthread_mutex_unlock(&j->lock);
     if (last) {
@@ -71,6 +94,7 @@ static cinchResult_t run_member(cinch_job *job) {
     cinchResult_t result = cinch_engine_run(j->ops);
     pthread_mutex_lock(&j->lock);
     j->result = result;
+    if (result != cinchSuccess) memcpy(j->why, cinch_last_error(), sizeof j->why);
     j->done = true;
     pthread_cond_broadcast(&j->changed);
     return leave(j);
@@ -104,23 +128,37 @@ static member *make_members(joint *j, const cinch_op *ops) {
     return list;
 }
 
+/* Every operation ends with this code when its turn comes: its number is taken. */
+static cinchResult_t refuse(cinch_op *ops, cinchResult_t code) {
+    for (cinch_op *op = ops; op; op = op->next) op->result = code;
+    cinch_engine_run(ops);
+    free_ops(ops);
+    return code;
+}
+
 static cinchResult_t launch_on_streams(cinch_op *ops, bool wait) {
+    /* Groups that share streams take their places in the same order on all of them. */
+    static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+    for (const cinch_op *op = ops; op; op = op->next) /* one may have been destroyed meanwhile */
+        if (op->call.stream && !cinch_device_of_stream(op->call.stream))
+            return refuse(ops, cinchInvalidArgument);
     joint *j = calloc(1, sizeof *j);
     member *list = j ? make_members(j, ops) : NULL;
     if (!list) {
         free(j);
-        free_ops(ops);
-        return cinch_fail(cinchSystemError, "out of memory for a group");
+        return refuse(ops, cinch_fail(cinchSystemError, "out of memory for a group"));
     }
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->changed, NULL);
     j->users = j->expected + wait;
     j->ops = ops;
+    pthread_mutex_lock(&order);
     while (list) { /* the last one queued may free everything */
         member *next = (member *)(void *)list->job.next;
         cinch_device_of_stream(list->stream)->enqueue(list->stream, &list->job);
         list = next;
     }
+    pthread_mutex_unlock(&order);
     if (!wait) return cinchSuccess;
     pthread_mutex_lock(&j->lock);
     return wait_done(j);
@@ -143,6 +181,9 @@ static cinchResult_t launch(cinch_op *ops) {
 cinchResult_t cinch_group_submit(const cinch_called *call) {
     if (group.inits)
         return cinch_fail(cinchInvalidUsage, "a group holds inits or collectives, not both");
+    if (call->comm->finalized)
+        return cinch_fail(cinchInvalidUsage, "the communicator was finalized by "
+                                             "cinchCommFinalize: it can only be destroyed");
     if (!group.depth && !call->stream) {
         cinch_op op = {.call = *call, .number = cinch_comm_issue(call->comm)};
         return cinch_engine_run(&op);
@@ -158,6 +199,17 @@ cinchResult_t cinch_group_submit(const cinch_called *call) {
     return cinchSuccess;
 }
 
+/* Copies as much as the caller's structure has; one that was never begun is refused later. */
+static void keep_config(cinch_init *init, const cinchConfig_t *config) {
+    size_t head = offsetof(cinchConfig_t, blocking), size = sizeof *config;
+    if (config->magic != CINCH_CONFIG_MAGIC || config->size < head) size = head;
+    else if (config->size < size) size = config->size;
+    memcpy(&init->config, config, size);
+    if (!init->config.commName) return;
+    strncpy(init->name, init->config.commName, sizeof init->name - 1);
+    init->config.commName = init->name;
+}
+
 cinchResult_t cinch_group_submit_init(cinchComm_t *comm, int nranks, const cinchUniqueId *id,
                                       int rank, const cinchConfig_t *config) {
     if (group.ops)
@@ -170,11 +222,7 @@ cinchResult_t cinch_group_submit_init(cinchComm_t *comm, int nranks, const cinch
     init->id = *id;
     if (config) {
         init->configured = true;
-        init->config = *config;
-        if (config->commName) {
-            strncpy(init->name, config->commName, sizeof init->name - 1);
-            init->config.commName = init->name;
-        }
+        keep_config(init, config);
     }
     if (!group.inits) group.inits_end = &group.inits;
     *group.inits_end = init;

@@ -8,6 +8,12 @@
 /* How deep this thread is in groups; 0: outside. */
 int cinch_group_depth(void);
 
+/* Whether this thread's group has calls of the communicator. */
+bool cinch_group_holds(const struct cinchComm *comm);
+
+/* Takes them out of the group again, as if they had not been called. */
+void cinch_group_forget(struct cinchComm *comm);
+
 /* Queues the call in this thread's group, or outside of one launches it: on its stream, or to its
  * end where that is NULL. */
 cinchResult_t cinch_group_submit(const cinch_called *call);

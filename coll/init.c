@@ -29,6 +29,9 @@ cinchResult_t cinchCommInitRankConfig(cinchComm_t *comm, int nranks, cinchUnique
                                       cinchConfig_t *config) {
     if (!comm) return cinch_fail(cinchInvalidArgument, "comm is NULL");
     *comm = NULL;
+    if (nranks < 1 || rank < 0 || rank >= nranks)
+        return cinch_fail(cinchInvalidArgument, "rank %d of %d: 0 <= rank < nranks is accepted",
+                          rank, nranks);
     if (cinch_group_depth()) return cinch_group_submit_init(comm, nranks, &commId, rank, config);
     return cinch_comm_create(comm, nranks, &commId, rank, config);
 }

@@ -2,6 +2,7 @@
 /* Statistics, the description of plans, and the codec in force. */
 #include "coll/introspect.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ cinchResult_t cinchCommGetStats(cinchComm_t comm, cinchStats_t *stats) {
                                 : "stats is NULL");
     cinchStats_t full;
     size_t size = stats->size;
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     fill(comm, &full);
     memcpy(stats, &full, size < sizeof full ? size : sizeof full);
     stats->size = size;
@@ -87,10 +88,27 @@ cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t byt
     return cinchSuccess;
 }
 
+static int open_stats(const cinch_settings *settings) {
+    char path[1024];
+    cinch_log_path(settings->stats_file, path, sizeof path);
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
+bool cinch_stats_writable(const cinch_settings *settings, char *why) {
+    if (!settings->stats_file[0]) return true;
+    int fd = open_stats(settings);
+    if (fd < 0)
+        snprintf(why, CINCH_ERROR_TEXT,
+                 "CINCH_STATS_FILE=%.300s: %s; a file that can be written is accepted",
+                 settings->stats_file, strerror(errno));
+    else
+        close(fd);
+    return fd >= 0;
+}
+
 void cinch_stats_write(struct cinchComm *comm) {
     if (!comm->settings.stats_file[0]) return;
-    char path[1024], line[640], name[2 * sizeof comm->name];
-    cinch_log_path(comm->settings.stats_file, path, sizeof path);
+    char line[640], name[2 * sizeof comm->name];
     size_t used = 0;
     for (const char *c = comm->name; *c; c++) {
         if (*c == '"' || *c == '\\') name[used++] = '\\';
@@ -108,8 +126,8 @@ void cinch_stats_write(struct cinchComm *comm) {
         (unsigned long long)s.wire_bytes, s.comm_us, s.codec_us,
         (unsigned long long)s.compressed_calls, (unsigned long long)s.nonfinite,
         (unsigned long long)s.ef_bytes, (unsigned long long)s.ef_dropped);
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    int fd = open_stats(&comm->settings);
     if (fd < 0 || write(fd, line, (size_t)wrote) != wrote)
-        cinch_warn("CINCH_STATS_FILE=%s cannot be written", path);
+        cinch_warn("CINCH_STATS_FILE=%s cannot be written", comm->settings.stats_file);
     if (fd >= 0) close(fd);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "compress/dtype.h"
+#include "transports/address.h"
 #include "transports/transport.h"
 
 /* Calls use(word, ...) for each word between separators; stops where it returns false. */
@@ -118,6 +119,12 @@ bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *
     char clause[CINCH_ERROR_TEXT / 2];
     if (!cinch_transport_parse(s->transport, clause, sizeof clause))
         return refuse(why, "CINCH_TRANSPORT", s->transport, clause);
+    cinch_address any[8];
+    int count;
+    if (s->socket_ifname[0] && cinch_addresses_local(s, any, 8, &count) != cinchSuccess) {
+        snprintf(why, CINCH_ERROR_TEXT, "%s", cinch_last_error());
+        return false;
+    }
     comm_name = name;
     const char *inter = s->codec_inter[0] ? s->codec_inter : s->codec;
     return read_codec("CINCH_CODEC", s->codec, &policy->inter, why) &&

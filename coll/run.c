@@ -35,6 +35,13 @@ static void count(cinch_op *op) {
     comm->nonfinite += op->nonfinite;
 }
 
+static void forget_residuals(cinch_op *op) {
+    if (!op->ef) return;
+    cinch_ef_reset(op->ef);
+    cinch_warn("the error feedback of the failed allreduce number %llu was reset",
+               (unsigned long long)op->number);
+}
+
 /* The operation is over: the next one's turn. */
 static void end(cinch_op *op, cinchResult_t result) {
     struct cinchComm *comm = op->call.comm;
@@ -42,13 +49,10 @@ static void end(cinch_op *op, cinchResult_t result) {
     if (result == cinchSuccess) {
         comm->rounds += op->cut.rounds;
         if (op->encoded && comm->settings.nonfinite) result = refuse_nonfinite(op);
+        if (result != cinchSuccess) forget_residuals(op);
         count(op);
     } else {
-        if (op->ef) {
-            cinch_ef_reset(op->ef);
-            cinch_warn("the error feedback of the failed allreduce number %llu was reset",
-                       (unsigned long long)op->number);
-        }
+        forget_residuals(op);
         bool argument = result == cinchInvalidUsage || result == cinchInvalidArgument;
         if (!(ours && argument)) result = cinch_comm_fail(comm, result);
     }
@@ -84,13 +88,16 @@ static void drive(cinch_op *op, bool *moved) {
     cinchResult_t result = op->result; /* set by the waiting where something failed meanwhile */
     if (op->state == CINCH_OP_NEW) {
         *moved = true;
-        begin(op);
+        if (result == cinchSuccess) begin(op);
+        else end(op, result); /* refused before it came here */
         if (op->state == CINCH_OP_DONE) return;
     }
     if (result == cinchSuccess && op->state == CINCH_OP_ENTERING)
         result = cinch_op_enter(op, moved);
-    if (result == cinchSuccess && op->state == CINCH_OP_RUNNING)
+    if (result == cinchSuccess && op->state == CINCH_OP_RUNNING) {
         result = cinch_op_progress(op, moved);
+        if (result != cinchSuccess) result = cinch_comm_first_cause(op->call.comm, result);
+    }
     if (result != cinchSuccess || op->state == CINCH_OP_DONE) {
         *moved = true;
         end(op, result);

@@ -37,7 +37,7 @@ static bool same_codec(const cinch_codec *a, const cinch_codec *b) {
 
 cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
     CINCH_TRY(cinch_comm_check(comm));
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     CINCH_TRY(cinch_comm_state(comm));
     cinch_codec codec = comm->one_host ? comm->policy.intra : comm->policy.inter;
     wish mine = {.spec = "(the environment's)", .good = 1};
@@ -60,7 +60,7 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
 cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint64_t id) {
     CINCH_TRY(cinch_comm_check(comm));
     if (!ptr) return cinch_fail(cinchInvalidArgument, "ptr is NULL");
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     cinch_tag **at = &comm->tags;
     while (*at && (*at)->data != ptr) at = &(*at)->next;
     if (!bytes) {
@@ -83,7 +83,7 @@ cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint
 cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
     CINCH_TRY(cinch_comm_check(comm));
     if (!len) return cinch_fail(cinchInvalidArgument, "len is NULL");
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     size_t need = cinch_ef_export_size(&comm->ef), room = *len;
     *len = need;
     if (!buf) return cinchSuccess;
@@ -96,13 +96,13 @@ cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
 cinchResult_t cinchCommImportState(cinchComm_t comm, const void *buf, size_t len) {
     CINCH_TRY(cinch_comm_check(comm));
     if (!buf) return cinch_fail(cinchInvalidArgument, "buf is NULL");
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     return cinch_ef_import(&comm->ef, comm->rank, comm->nranks, buf, len);
 }
 
 cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {
     CINCH_TRY(cinch_comm_check(comm));
-    cinch_comm_drain(comm);
+    CINCH_TRY(cinch_comm_drain(comm));
     cinch_ef_scale(&comm->ef, factor);
     return cinchSuccess;
 }

@@ -38,16 +38,13 @@ static const cinch_option table[] = {
 
 const cinch_command cinch_train_command = {
     "cinch train", "[OPTION]...",
-    "Trains a small character-level language model, data-parallel over the ranks: one run per "
-    "codec,\n"
-    "each from the same parameters, batches and learning rate. Loss is the mean cross-entropy "
-    "(nats)\n"
-    "over a held-out tenth of the text; a curve shows it at 20 points of the run. Wire bytes are "
-    "the\n"
-    "most that any rank handed over. Seconds in communication are those inside the all-reduces "
-    "once\n"
-    "all ranks are there, as the mean over the ranks. The gradient error compares the last step's\n"
-    "all-reduce with an exact one of the same gradients, which no counter sees.\n"
+    "Trains a small character-level language model, data-parallel over the ranks: one run per\n"
+    "codec, each from the same parameters, batches and learning rate. Loss is the mean\n"
+    "cross-entropy in nats over a held-out tenth of the text. Wire bytes are the most that any\n"
+    "rank handed over. Seconds in communication are those inside the all-reduces once all ranks\n"
+    "are there, as the mean over the ranks. The gradient's error compares the last step's\n"
+    "all-reduce with an exact one of the same gradients, which no counter sees; with error\n"
+    "feedback it holds what was kept back before, and may be above 1.\n"
     "Exit status: 0 fine; 1 the communication failed; 2 bad usage or setting.\n",
     table, false};
 static const cinch_command *const me = &cinch_train_command;

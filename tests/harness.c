@@ -215,7 +215,7 @@ static void *run_rank(void *arg) {
     seat *me = arg;
     const ranks_case *c = running;
     cinch_log_rank(me->rank);
-    get_id(me);
+    if (!c->no_id) get_id(me);
     if (me->failure[0]) return NULL;
     if (!c->bare) {
         me->init = cinchCommInitRank(&me->comm, c->nranks, me->id, me->rank);
@@ -235,7 +235,7 @@ static void *run_rank(void *arg) {
 
 static void run_threads(const ranks_case *c) {
     pthread_t thread[MOST_RANKS];
-    cinchResult_t result = cinchGetUniqueId(&the_stage->id);
+    cinchResult_t result = c->no_id ? cinchSuccess : cinchGetUniqueId(&the_stage->id);
     ck_assert_msg(c->bare || result == cinchSuccess, "%s", cinchGetLastError(NULL));
     for (int i = 0; i < c->nranks; i++)
         ck_assert_int_eq(pthread_create(&thread[i], NULL, run_rank, &the_stage->rank[i]), 0);
@@ -303,7 +303,8 @@ void ranks_run(const ranks_case *c) {
         ck_abort_msg("%s: %s", c->env ? c->env : "",
                      the_stage->rank[the_stage->first_failed].failure);
     for (int i = 0; i < c->nranks; i++)
-        ck_assert_msg(!the_stage->rank[i].failure[0], "%s", the_stage->rank[i].failure);
+        ck_assert_msg(!the_stage->rank[i].failure[0], "%s: %s", c->env ? c->env : "",
+                      the_stage->rank[i].failure);
     check_log(c);
     ck_assert_msg(holdings_settle(&before, false, why, sizeof why), "n=%d %s: %s", c->nranks,
                   c->env ? c->env : "", why);

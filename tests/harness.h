@@ -36,6 +36,7 @@ typedef struct ranks_case {
     bool processes;    /* forked children in place of threads */
     bool parent_hosts; /* processes: the parent makes the id, not rank 0 */
     bool bare;         /* no init: the body does it from me->id */
+    bool no_id;        /* and without that */
     bool may_fail;     /* the body runs although the init failed */
     const char *env;   /* "CINCH_A=x CINCH_B=y", on top of an environment without CINCH_* */
     void (*env_of)(seat *me); /* processes: more settings of one rank, before its init */

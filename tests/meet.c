@@ -63,14 +63,37 @@ bool meet_settles(int fds, int threads) {
     return false;
 }
 
+/* Below the ports that the kernel gives to connections, any of which may come in between. */
 int meet_free_port(void) {
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof any;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&any, sizeof any), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&any, &length), 0);
-    close(fd);
-    return ntohs(any.sin_port);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    for (int tries = 0; tries < 1000; tries++) {
+        uint16_t random;
+        ck_assert_int_eq(cinch_random(&random, sizeof random), cinchSuccess);
+        int port = 15000 + random % 17000, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        address.sin_port = htons((uint16_t)port);
+        int busy = bind(fd, (struct sockaddr *)&address, sizeof address);
+        close(fd);
+        if (!busy) return port;
+    }
+    ck_abort_msg("no free port");
+    return 0;
+}
+
+const char *meet_secret(void) {
+    static char text[34];
+    uint8_t bytes[16];
+    ck_assert_int_eq(cinch_random(bytes, sizeof bytes), cinchSuccess);
+    text[0] = '#';
+    for (int i = 0; i < 16; i++) snprintf(text + 1 + 2 * i, 3, "%02x", bytes[i]);
+    return text;
+}
+
+void meet_file(const char *path, char file[300]) {
+    unsigned index = cinch_meeting_next_index();
+    if (index)
+        snprintf(file, 300, "%s.%u", path, index);
+    else
+        snprintf(file, 300, "%s", path);
 }
 
 void *meet_shared(size_t bytes) {
@@ -154,10 +177,17 @@ static void run_threads(meet *m) {
 
 static void run_processes(meet *m) {
     fflush(NULL);
+    /* The sanitizers' own locks do not survive a fork beside a thread that is at work: the server's
+     * has come to rest, and gets no work before the last fork. */
+    static _Atomic int *gate;
+    if (!gate) gate = meet_shared(sizeof *gate);
+    *gate = 0;
+    meet_sleep(meet_threads() == 1 ? 0 : 10);
     for (int i = 0; i < m->nranks; i++) {
         m->pids[i] = fork();
         ck_assert_int_ge(m->pids[i], 0);
         if (m->pids[i] == 0) {
+            while (!*gate) meet_sleep(1);
             int fds = meet_open_fds(), threads = meet_threads();
             run_rank(&m->ranks[i]);
             if (!m->ranks[i].stay && !meet_settles(fds, threads))
@@ -166,6 +196,7 @@ static void run_processes(meet *m) {
             _exit(0);
         }
     }
+    *gate = 1;
     for (int i = 0; i < m->nranks; i++) {
         int status;
         ck_assert_int_eq(waitpid(m->pids[i], &status, 0), m->pids[i]);

@@ -70,10 +70,14 @@ uint64_t meet_await_failure(meet_rank *me, unsigned ms);
 
 void meet_sleep(unsigned ms);
 int meet_free_port(void);
+const char *meet_secret(void); /* "#HEX", another one with each call */
 int meet_open_fds(void);
 #define MEET_THREADS_UNKNOWN (-1)
 int meet_threads(void);
 bool meet_settles(int fds, int threads); /* back to these numbers within 8 s */
+
+/* The file behind the next id of file:PATH in a child that is forked now. */
+void meet_file(const char *path, char file[300]);
 
 /* Memory that forked children share, zeroed; for the life of the test. */
 void *meet_shared(size_t bytes);

@@ -112,6 +112,7 @@ static void *run_rank(void *arg) {
     replace(&me->settings.transport, c->transports ? c->transports[me->rank] : c->transport);
     if (c->hostids) replace(&me->settings.hostid, c->hostids[me->rank]);
     me->settings.init_timeout_ms = 20000;
+    if (!cinch_handshake_available()) me->settings.allow_unauthenticated = true; /* tcp as well */
     if (cinch_rendezvous_join(&me->settings, &s->id, me->rank, me->nranks, NULL, &me->rendezvous) !=
         cinchSuccess) {
         net_note(me, __FILE__, __LINE__, "join", "no rendezvous");

@@ -184,6 +184,19 @@ START_TEST(a_replay_is_refused) {
 }
 END_TEST
 
+/* Plays the acceptor with a nonce of its own, and says the initiator's answer back to it. */
+static void *parrot(void *argument) {
+    int fd = *(int *)argument;
+    uint8_t hello[CINCH_PROOF_HELLO_BYTES], answer[CINCH_PROOF_ANSWER_BYTES];
+    if (recv(fd, hello, sizeof hello, MSG_WAITALL) == (ssize_t)sizeof hello) {
+        hello[sizeof hello - 1] ^= 1;
+        send(fd, hello, sizeof hello, MSG_NOSIGNAL);
+        if (recv(fd, answer, sizeof answer, MSG_WAITALL) == (ssize_t)sizeof answer)
+            send(fd, answer, sizeof answer, MSG_NOSIGNAL);
+    }
+    return NULL;
+}
+
 static void *echo(void *argument) {
     int fd = *(int *)argument;
     uint8_t bytes[256];
@@ -202,6 +215,15 @@ START_TEST(a_reflection_is_refused) {
     ck_assert_int_eq(pthread_create(&thread, NULL, echo, &fds[1]), 0);
     run_side(&a);
     ck_assert_int_eq(a.result, cinchInvalidUsage);
+    pthread_join(thread, NULL);
+    close_pair(fds);
+
+    a = (side){.initiator = true, .context = "c", .ms = 5000};
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    a.fd = fds[0];
+    ck_assert_int_eq(pthread_create(&thread, NULL, parrot, &fds[1]), 0);
+    run_side(&a);
+    ck_assert_int_eq(a.result, cinchRemoteError);
     pthread_join(thread, NULL);
     close_pair(fds);
 

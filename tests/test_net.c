@@ -198,6 +198,26 @@ START_TEST(test_abort_reaches_all) {
 }
 END_TEST
 
+/* What fails on one rank alone, in the middle of connecting, reaches the others at once. */
+static void have_no_interface(net_rank *me, cinch_net_options *options) {
+    (void)options;
+    if (me->rank != 1) return;
+    free(me->settings.socket_ifname);
+    me->settings.socket_ifname = strdup("=no-such-interface");
+}
+
+START_TEST(test_failure_of_one_reaches_all) {
+    net_run(&(net_case){.nranks = 3,
+                        .transport = "auto",
+                        .hostids = (const char *[]){"a", "b", "c"},
+                        .options = {.stage_bytes = 4096},
+                        .setup = have_no_interface,
+                        .body = check_sentence,
+                        .may_fail = true,
+                        .shared = (void *)(uintptr_t) "no-such-interface"});
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("net");
     TCase *tests = tcase_create("net");
@@ -208,6 +228,7 @@ int main(void) {
     tcase_add_test(tests, test_refusals);
     tcase_add_test(tests, test_different_options);
     tcase_add_test(tests, test_abort_reaches_all);
+    tcase_add_test(tests, test_failure_of_one_reaches_all);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -123,8 +123,9 @@ START_TEST(comm_id_of_ipv6_and_names) {
 END_TEST
 
 START_TEST(comm_id_with_port_0) {
-    meet m = {
-        .nranks = 4, .processes = _i == 0, .comm_id = "127.0.0.1:0" SECRET, .body = work_little};
+    char text[100];
+    snprintf(text, sizeof text, "127.0.0.1:0%s", meet_secret());
+    meet m = {.nranks = 4, .processes = _i == 0, .comm_id = text, .body = work_little};
     meet_run(&m);
     meet_all_joined(&m);
 }
@@ -157,10 +158,11 @@ static char *temporary(const char *name) {
 }
 
 START_TEST(comm_id_with_a_file) {
-    char text[300], path[200];
+    char text[300], path[200], file[300];
     snprintf(path, sizeof path, "%s", temporary("meet"));
     snprintf(text, sizeof text, "file:%s", path);
     for (int hide = 0; hide < 2; hide++) {
+        meet_file(path, file);
         meet m = {.nranks = 4,
                   .processes = true,
                   .hide = hide,
@@ -169,19 +171,20 @@ START_TEST(comm_id_with_a_file) {
                   .body = work_little};
         meet_run(&m);
         meet_all_joined(&m);
-        ck_assert_int_ne(access(path, F_OK), 0);
+        ck_assert_int_ne(access(file, F_OK), 0);
     }
     /* What a killed run left is replaced. */
+    meet_file(path, file);
     cinch_meeting stale = {.kind = CINCH_MEET_FILE};
-    snprintf(stale.path, sizeof stale.path, "%s", path);
+    snprintf(stale.path, sizeof stale.path, "%s", file);
     ck_assert_int_eq(cinch_meeting_publish(&stale), cinchSuccess);
     struct stat info;
-    ck_assert_int_eq(stat(path, &info), 0);
+    ck_assert_int_eq(stat(file, &info), 0);
     ck_assert_int_eq(info.st_mode & 0777, 0600);
     meet m = {.nranks = 3, .processes = true, .comm_id = text, .prepare = late_rank_0};
     meet_run(&m);
     meet_all_joined(&m);
-    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert_int_ne(access(file, F_OK), 0);
 }
 END_TEST
 
@@ -224,15 +227,19 @@ typedef struct joiner {
     cinch_settings *settings;
     cinchUniqueId id;
     int rank;
-    unsigned delay_ms;
+    _Atomic int *joined; /* ranks of the second communicator */
+    bool second;
+    bool last; /* comes when both of them have joined */
     cinch_rendezvous *seat;
     cinchResult_t result;
 } joiner;
 
 static void *join_later(void *argument) {
     joiner *j = argument;
-    meet_sleep(j->delay_ms);
+    for (int i = 0; j->last && *j->joined < 2 && i < 5000; i++) meet_sleep(1);
+    if (j->last && *j->joined < 2) return NULL;
     j->result = cinch_rendezvous_join(j->settings, &j->id, j->rank, 2, NULL, &j->seat);
+    if (j->result == cinchSuccess && j->second) ++*j->joined;
     return NULL;
 }
 
@@ -246,6 +253,7 @@ START_TEST(communicators_share_a_port) {
     free(settings.comm_id);
     settings.comm_id = strdup(text);
     settings.init_timeout_ms = 10000;
+    _Atomic int joined = 0;
     joiner j[4];
     cinch_rendezvous_tune.hide = 2;
     for (int comm = 0; comm < 2; comm++) {
@@ -256,12 +264,15 @@ START_TEST(communicators_share_a_port) {
             j[2 * comm + rank] = (joiner){.settings = &settings,
                                           .id = id,
                                           .rank = rank,
-                                          .delay_ms = comm   ? 100
-                                                      : rank ? 800
-                                                             : 0};
+                                          .joined = &joined,
+                                          .second = comm == 1,
+                                          .last = comm == 0 && rank == 1,
+                                          .result = cinchInternalError};
     }
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         ck_assert_int_eq(pthread_create(&threads[i], NULL, join_later, &j[i]), 0);
+        if (i == 0) meet_sleep(100); /* the first communicator has the port */
+    }
     for (int i = 0; i < 4; i++) {
         pthread_join(threads[i], NULL);
         ck_assert_msg(j[i].result == cinchSuccess, "%d", i);

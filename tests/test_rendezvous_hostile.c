@@ -75,6 +75,7 @@ static void go_away(meet_rank *me) {
 }
 
 START_TEST(a_crowd_of_strangers_stops_nobody) {
+    cinch_rendezvous_tune.stranger_ms = 30000; /* they do not go by themselves */
     meet m = {
         .nranks = 3, .processes = true, .hide = 1, .prepare = stay_in_the_way, .body = go_away};
     meet_run(&m);
@@ -121,6 +122,7 @@ static void be_dropped(meet_rank *me) {
 }
 
 START_TEST(strangers_are_dropped) {
+    cinch_rendezvous_tune.stranger_ms = 400;
     meet m = {.nranks = 3, .processes = true, .hide = 1, .prepare = be_dropped};
     meet_run(&m);
     meet_all_joined(&m);
@@ -215,10 +217,10 @@ START_TEST(replay_and_reflection_get_nowhere) {
 }
 END_TEST
 
-static char text[300];
+static char text[400];
 
 static void rank_2_guesses(meet_rank *me) {
-    char wrong[300];
+    char wrong[400];
     if (me->rank != 2) return;
     snprintf(wrong, sizeof wrong, "%s", text);
     strcpy(strchr(wrong, '#'), OTHER_SECRET);
@@ -255,8 +257,8 @@ START_TEST(without_a_secret_loopback_alone_is_used) {
     meet_run(&m);
     meet_all_joined(&m);
     /* 192.0.2.0/24 is for documentation: nobody is there, and nothing may be sent there. */
-    m = (meet){
-        .nranks = 2, .processes = true, .hide = 1, .timeout_ms = 300, .comm_id = "192.0.2.77:5000"};
+    snprintf(text, sizeof text, "192.0.2.77:%d", meet_free_port());
+    m = (meet){.nranks = 2, .processes = true, .hide = 1, .timeout_ms = 300, .comm_id = text};
     meet_run(&m);
     meet_all_failed(&m, cinchRemoteError, "without a secret nothing beyond loopback is used");
     meet_all_failed(&m, cinchRemoteError, "CINCH_ALLOW_UNAUTHENTICATED=1");
@@ -480,11 +482,11 @@ static void not_rank_0(meet_rank *me) {
 }
 
 START_TEST(meeting_files_that_are_not_trusted) {
-    char path[220], target[240];
-    snprintf(path, sizeof path, "%s", temporary());
-    snprintf(text, sizeof text, "file:%s", path);
+    char path[300], target[320];
+    snprintf(text, sizeof text, "file:%s", temporary());
     for (int kind = 0; kind < 3; kind++) {
         cinch_meeting meeting = {.kind = CINCH_MEET_FILE};
+        meet_file(temporary(), path);
         snprintf(meeting.path, sizeof meeting.path, "%s", path);
         ck_assert_int_eq(cinch_meeting_publish(&meeting), cinchSuccess);
         if (kind == 0) chmod(path, 0640);
@@ -506,7 +508,7 @@ START_TEST(meeting_files_that_are_not_trusted) {
         if (kind == 2) unlink(target);
     }
     /* A folder that is not there: rank 0 says so at once. */
-    snprintf(text, sizeof text, "file:%s/nowhere/meet", path);
+    snprintf(text, sizeof text, "file:%s/nowhere/meet", temporary());
     meet m = {.nranks = 1, .processes = true, .comm_id = text};
     meet_run(&m);
     meet_all_failed(&m, cinchSystemError, "cannot be made: No such file or directory");
@@ -537,7 +539,6 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("rendezvous_hostile");
-    cinch_rendezvous_tune.stranger_ms = 400;
     TCase *tcase = tcase_create("hostile");
     tcase_set_timeout(tcase, 60);
     if (cinch_handshake_available()) {

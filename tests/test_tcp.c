@@ -165,6 +165,28 @@ START_TEST(test_damage) {
 }
 END_TEST
 
+/* What came along with an earlier message is not in the socket any more, so nobody would wake who
+ * sleeps on that: its receive is done when it is posted. */
+START_TEST(test_nothing_is_left_in_the_buffer) {
+    cinch_msg_header wire[3] = {{1, 0, 0, 0}, {2, 0, 0, 0}, {3, 0, 0, 0}};
+    int fds[2];
+    ck_assert_int_eq(cinch_socketpair(fds), 0);
+    cinch_link *link = cinch_tcp_link_new(fds[0], 1, 0, true);
+    for (int i = 0; i < 3; i++) wire[i].check = cinch_msg_check(wire[i].tag, NULL, 0);
+    ck_assert_int_eq(send(fds[1], wire, sizeof wire, 0), (ssize_t)sizeof wire);
+    cinch_msg first = {.tag = 1}, second = {.tag = 2}, third = {.tag = 3};
+    link->ops->recv(link, &first);
+    ck_assert_int_eq(link->ops->progress(link), cinchSuccess);
+    ck_assert(first.done);
+    link->ops->recv(link, &second);
+    ck_assert(second.done);
+    link->ops->recv(link, &third);
+    ck_assert(third.done);
+    link->ops->close(link);
+    cinch_close(fds[1]);
+}
+END_TEST
+
 /* ---- connecting: rank 1 is real, rank 0 is played by the test ---- */
 
 typedef struct party {
@@ -377,6 +399,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_cut_anywhere, 0, 20);
     tcase_add_loop_test(tests, test_sends_the_stream, 0, 6);
     tcase_add_test(tests, test_damage);
+    tcase_add_test(tests, test_nothing_is_left_in_the_buffer);
     if (cinch_handshake_available()) tcase_add_test(tests, test_strangers);
     if (cinch_handshake_available()) tcase_add_test(tests, test_refused);
     tcase_add_test(tests, test_aborted);

@@ -43,7 +43,7 @@ quick() {
     head -c 1000 "$text" >"$short"
     refused 2 "1000 bytes: at least 16384" --text "$short"
     refused 2 "cannot be opened" --text "$folder/none"
-    refused 2 "--codecs none,,int8" --codecs none,,int8
+    refused 2 "none,,int8" --codecs none,,int8
     refused 2 "zip" --codecs none,zip
     refused 2 "--steps" --steps 0
     refused 2 "cannot write $folder" --json "$folder"
@@ -90,5 +90,9 @@ learning() {
     holds "$(value $topk rel_l2_last_grad) > 0.1" || fail "top-k's gradient was not compressed"
 }
 
+if [ "$2" != quick ] && [ ! -d /usr/share/common-licenses ]; then
+    echo "skipped: the licence texts of a Debian system are not here"
+    exit 77
+fi
 if [ "$2" = quick ]; then quick; else learning "$2"; fi
 [ "$bad" = 0 ]

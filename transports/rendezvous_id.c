@@ -158,6 +158,10 @@ static cinchResult_t meet_by_setting(const cinch_settings *settings, uint32_t in
     return cinchSuccess;
 }
 
+uint32_t cinch_meeting_next_index(void) {
+    return atomic_load(&comm_id_calls);
+}
+
 static void write_id(const cinch_meeting *meeting, cinchUniqueId *id) {
     id_layout layout = {
         .version = ID_VERSION, .kind = (uint8_t)meeting->kind, .has_secret = meeting->has_secret};

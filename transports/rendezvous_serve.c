@@ -59,9 +59,14 @@ void cinch_server_close_listeners(cinch_server *server) {
     server->listeners = server->unbound = 0;
 }
 
+/* Who has proved nothing yet. One that has may take its time to say hello. */
 static bool is_stranger(const cinch_conn *conn) {
-    return !conn->memory && (conn->state == CINCH_CONN_PREFACE || conn->state == CINCH_CONN_PROOF ||
-                             conn->state == CINCH_CONN_HELLO);
+    return conn->state == CINCH_CONN_PREFACE || conn->state == CINCH_CONN_PROOF;
+}
+
+static void welcome(cinch_conn *conn) {
+    conn->state = CINCH_CONN_HELLO;
+    conn->deadline_ns = 0;
 }
 
 /* Closes a connection that has not become a rank. */
@@ -125,7 +130,7 @@ static void judge_preface(cinch_server *server, cinch_conn *conn) {
     else if (memcmp(token, server->token, sizeof token) != 0)
         conn->state = CINCH_CONN_ASTRAY;
     else if (!cinch_handshake_available())
-        conn->state = CINCH_CONN_HELLO;
+        welcome(conn);
     else if (cinch_proof_begin(&conn->proof, false, server->secret, server->token,
                                CINCH_TOKEN_BYTES))
         conn->state = CINCH_CONN_PROOF;
@@ -151,7 +156,7 @@ static void hear_proof(cinch_server *server, cinch_conn *conn) {
     if (state == CINCH_PROOF_READ || state == CINCH_PROOF_WRITE) return;
     cinch_proof_wipe(&conn->proof);
     if (state == CINCH_PROOF_HOLDS)
-        conn->state = CINCH_CONN_HELLO;
+        welcome(conn);
     else if (state == CINCH_PROOF_REFUSED)
         dismiss(server, conn, true, "it does not know the secret");
     else if (state == CINCH_PROOF_FOREIGN)

@@ -36,6 +36,9 @@ typedef struct cinch_meeting {
 cinchResult_t cinch_meeting_of(const cinch_settings *settings, const cinchUniqueId *id,
                                cinch_meeting *meeting);
 
+/* The number of the next id that CINCH_COMM_ID gives in this process. */
+uint32_t cinch_meeting_next_index(void);
+
 /* Whether this rank may listen or connect beyond loopback. */
 bool cinch_meeting_may_listen(const cinch_settings *settings, const cinch_meeting *meeting);
 

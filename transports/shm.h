@@ -24,7 +24,9 @@ typedef struct cinch_flag {
 } cinch_flag;
 _Static_assert(sizeof(cinch_flag) == 128, "a flag is one pair of cache lines");
 
-/* What one rank sees of another, itself included. */
+/* What one rank sees of another, itself included. All ranks of a host see the same: where one
+ * cannot map another's memory none of them has windows, and where one cannot map another's heap
+ * none sees that heap. Ranks in one process have the same addresses. */
 typedef struct cinch_window {
     cinch_flag *flag;     /* [CINCH_SHM_FLAGS]; NULL: not on this host */
     unsigned char *stage; /* stage_bytes, aligned to 4096 */

@@ -51,7 +51,8 @@ static void broken(tcp_link *link, int err) {
                         link->core.link.peer, strerror(err));
 }
 
-/* Lists what of the first messages goes next: header and payload of each. */
+/* Lists what of the first messages goes next: header and payload of each. One that is cut short
+ * fills the measure, so nothing follows it. */
 static int gather(const tcp_link *link, struct iovec *part, cinch_msg_header *header,
                   size_t *total) {
     int parts = 0, messages = 0;
@@ -69,7 +70,6 @@ static int gather(const tcp_link *link, struct iovec *part, cinch_msg_header *he
         size_t piece = least(msg->bytes - at, PUSH_BYTES);
         part[parts++] = (struct iovec){(char *)msg->data + at, piece};
         *total += piece;
-        if (piece < msg->bytes - at) break; /* what follows must wait for its rest */
     }
     return parts;
 }

@@ -31,8 +31,9 @@ typedef struct cinch_link cinch_link;
 typedef struct cinch_link_ops {
     const char *name; /* of the transport: "shm", "tcp" */
 
-    /* Posts a message; never blocks, never allocates, may complete it at once. A send is done when
-     * its data may be overwritten; bytes may be 0. */
+    /* Posts a message; never blocks, never allocates, may complete it at once, or leave all to
+     * progress. A send is done when its data may be overwritten; bytes may be 0. A receive's memory
+     * may be written beyond what comes, up to its room. */
     void (*send)(cinch_link *link, cinch_msg *msg);
     void (*recv)(cinch_link *link, cinch_msg *msg);
 

@@ -297,7 +297,7 @@ typedef struct cinchStats {
     size_t size;               /* in: sizeof(cinchStats_t) */
     uint64_t calls;            /* collectives completed */
     uint64_t bytes;            /* of their send buffers */
-    uint64_t wire_bytes;       /* handed to transports or offered to peers, our headers included */
+    uint64_t wire_bytes;       /* handed to transports, our headers included, or read by peers */
     double comm_us;            /* time inside collectives, codecs included */
     double codec_us;           /* of that, encoding and decoding */
     uint64_t compressed_calls; /* calls that used a codec */

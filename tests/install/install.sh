@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs a build into a temporary prefix, moves that elsewhere, and uses it as somebody else would.
-# install.sh BUILD KIND: KIND is files (what is installed), c or c++ (by find_package), or pkg-config.
+# install.sh BUILD KIND: KIND is files (what is installed), c or c++ (by find_package), pkg-config, or
+# readme (the README's program, built and run as it says there).
 # CC, CXX and CFLAGS are those of the build.
 set -euo pipefail
 
 build=${1:?the build folder}
-kind=${2:?files, c, c++ or pkg-config}
-outside=$(cd "$(dirname "${BASH_SOURCE[0]}")/outside" && pwd)
+kind=${2:?files, c, c++, pkg-config or readme}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+outside=$here/outside
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CC=${CC:-gcc} CXX=${CXX:-g++} CFLAGS=${CFLAGS:-}
@@ -83,7 +85,18 @@ pkg-config)
         LD_LIBRARY_PATH=$libdir "$work/two_ranks"
     done
     ;;
+readme)
+    command -v pkg-config >/dev/null || skip "pkg-config is not installed (package pkg-config)"
+    export PKG_CONFIG_PATH=$libdir/pkgconfig LD_LIBRARY_PATH=$libdir
+    awk '/^```$/ { inside = 0 } inside { print } /^```c$/ { inside = 1 }' "$here/../../README.md" \
+        >"$work/sum.c"
+    # shellcheck disable=SC2046,SC2086
+    "$CC" -Wall -Wextra -Werror $CFLAGS -o "$work/sum" "$work/sum.c" \
+        $(pkg-config --cflags --libs cinch)
+    said=$("$prefix/bin/cinch" run -n 4 "$work/sum")
+    [ "$said" = "4 ranks, 6" ] || fail "the README's program says: $said"
+    ;;
 *)
-    fail "\"$kind\" is none of files, c, c++, pkg-config"
+    fail "\"$kind\" is none of files, c, c++, pkg-config, readme"
     ;;
 esac
