@@ -31,7 +31,8 @@ void cinch_log_line(cinch_log_level level, const char *format, ...)
 
 #define cinch_log(level, ...)                                                                      \
     do {                                                                                           \
-        if (__builtin_expect((level) <= cinch_log_threshold, 0))                                   \
+        if (__builtin_expect((level) <= __atomic_load_n(&cinch_log_threshold, __ATOMIC_RELAXED),   \
+                             0))                                                                   \
             cinch_log_line(level, __VA_ARGS__);                                                    \
     } while (0)
 #define cinch_warn(...) cinch_log(CINCH_LOG_WARN, __VA_ARGS__)

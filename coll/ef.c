@@ -85,11 +85,12 @@ static cinch_ef *claim(cinch_ef_store *store, const cinch_ef_key *key, size_t ns
     return NULL;
 }
 
-/* Makes room for `bytes` more by dropping from the end of the list. */
+/* Makes room for `bytes` more by dropping what was imported and found no call yet, then from the end
+ * of the list. */
 static bool make_room(cinch_ef_store *store, size_t bytes, uint64_t most_bytes) {
     if (bytes > most_bytes) return false;
-    while (store->bytes + bytes > most_bytes && store->used) {
-        cinch_ef **last = &store->used;
+    while (store->bytes + bytes > most_bytes && (store->imported || store->used)) {
+        cinch_ef **last = store->imported ? &store->imported : &store->used;
         while ((*last)->next) last = &(*last)->next;
         drop_at(store, last);
     }
@@ -102,7 +103,7 @@ cinchResult_t cinch_ef_get(cinch_ef_store *store, const cinch_ef_key *key, size_
     for (cinch_ef **at = &store->used; *at;) {
         if (same_key(&(*at)->key, key) && (*at)->nsender == nsender && (*at)->nowner == nowner) {
             ef = unlink_at(at);
-            break;
+            continue;
         }
         if (call - (*at)->last_call > UNUSED_CALLS)
             drop_at(store, at);
@@ -152,28 +153,44 @@ void cinch_ef_scale(cinch_ef_store *store, double factor) {
                 ef->sender[i] = (float)((double)ef->sender[i] * factor);
 }
 
+/* Whether an imported entry can still find its call. */
+static bool waits(const cinch_ef_store *store, const cinch_ef *ef) {
+    return ef->key.tagged || ef->order >= store->orders;
+}
+
 size_t cinch_ef_export_size(const cinch_ef_store *store) {
     size_t bytes = sizeof(head);
     for (const cinch_ef *ef = store->used; ef; ef = ef->next) bytes += sizeof(record) + size_of(ef);
+    for (const cinch_ef *ef = store->imported; ef; ef = ef->next)
+        if (waits(store, ef)) bytes += sizeof(record) + size_of(ef);
     return bytes;
 }
 
+/* The entry of the list with the least order from `from` on, or NULL. */
+static const cinch_ef *next_in_order(const cinch_ef *list, uint64_t from) {
+    const cinch_ef *next = NULL;
+    for (const cinch_ef *ef = list; ef; ef = ef->next)
+        if (ef->order >= from && (!next || ef->order < next->order)) next = ef;
+    return next;
+}
+
 void cinch_ef_export(const cinch_ef_store *store, int rank, int nranks, void *buf) {
-    unsigned char *at = buf;
+    unsigned char *at = (unsigned char *)buf + sizeof(head);
     head h = {.rank = (uint32_t)rank, .nranks = (uint32_t)nranks};
     memcpy(h.magic, magic, sizeof magic);
-    for (const cinch_ef *ef = store->used; ef; ef = ef->next) h.entries++;
-    memcpy(at, &h, sizeof h);
-    at += sizeof h;
-    for (uint64_t order = 0; order < store->orders; order++)
-        for (const cinch_ef *ef = store->used; ef; ef = ef->next) {
-            if (ef->order != order) continue;
-            record r = {ef->key.id, ef->key.count, order,         ef->nsender,
+    for (int list = 0; list < 2; list++) { /* used ones, then those that still wait */
+        const cinch_ef *ef, *all = list ? store->imported : store->used;
+        for (uint64_t from = 0; (ef = next_in_order(all, from)); from = ef->order + 1) {
+            if (list && !waits(store, ef)) continue;
+            /* Numbered anew: the order of those that are gone is nobody's any more. */
+            record r = {ef->key.id,  ef->key.count, h.entries++,  ef->nsender,
                         ef->nowner, ef->key.dtype, ef->key.tagged};
             memcpy(at, &r, sizeof r);
             memcpy(at + sizeof r, ef->sender, size_of(ef));
             at += sizeof r + size_of(ef);
         }
+    }
+    memcpy(buf, &h, sizeof h);
 }
 
 static cinchResult_t read_entry(cinch_ef **list, const unsigned char **at, size_t *left) {

@@ -7,7 +7,7 @@
 #include "base/fpu.h"
 #include "coll/engine.h"
 
-enum { SPINS = 4000, MOST = 64 };
+enum { SPINS = 100, MOST = 64 }; /* some 2 microseconds of pauses */
 
 /* The slow half of waiting: the engine's own, over an operation that stands for this one. */
 static cinchResult_t wait_long(struct cinchComm *comm, cinch_flag *flag, uint64_t value, int peer,

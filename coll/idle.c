@@ -11,10 +11,12 @@
 #include "compress/dtype.h"
 
 enum {
-    SPIN_TICKS = 150000, /* some 50 microseconds of a time-stamp counter, or of nanoseconds */
-    YIELDS = 16,         /* then let others run; where ranks outnumber CPUs, at once */
-    FLAG_SLEEP = 2000,   /* microseconds, also what bounds the race of cinch_flag_sleep */
-    SHORT_SLEEP = 50,    /* where nothing can wake us */
+    SPIN_TICKS = 6000,    /* some 2 microseconds of a time-stamp counter, or of nanoseconds */
+    YIELD_TICKS = 150000, /* then, up to some 50, the CPU goes to whoever wants it: the peer may be
+                             waiting for this very one */
+    CROWDED_YIELDS = 16,  /* with more ranks than CPUs, at once and not for long */
+    FLAG_SLEEP = 2000,    /* microseconds, also what bounds the race of cinch_flag_sleep */
+    SHORT_SLEEP = 50,     /* where nothing can wake us */
     MOST_FDS = 64
 };
 
@@ -93,11 +95,13 @@ static cinchResult_t check(cinch_idle *idle, cinch_op *op, uint64_t now) {
 
 void cinch_idle_step(cinch_idle *idle, cinch_op *list) {
     if (!idle->began) idle->began = cinch_ticks();
-    if (!idle->yields && !crowded(list) && cinch_ticks() - idle->began < SPIN_TICKS) {
+    uint64_t waited = cinch_ticks() - idle->began;
+    bool busy = crowded(list);
+    if (!idle->yields && !busy && waited < SPIN_TICKS) {
         cinch_cpu_pause();
         return;
     }
-    if (idle->yields < YIELDS) {
+    if (busy ? idle->yields < CROWDED_YIELDS : waited < YIELD_TICKS) {
         idle->yields++;
         sched_yield();
         return;

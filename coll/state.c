@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the user changes about codecs after init: the codec itself, tags, and residuals. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,8 @@ cinchResult_t cinchCommImportState(cinchComm_t comm, const void *buf, size_t len
 cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {
     CINCH_TRY(cinch_comm_check(comm));
     CINCH_TRY(cinch_comm_drain(comm));
+    if (!isfinite(factor))
+        return cinch_fail(cinchInvalidArgument, "factor %g: a finite number is accepted", factor);
     cinch_ef_scale(&comm->ef, factor);
     return cinchSuccess;
 }

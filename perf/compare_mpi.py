@@ -55,7 +55,8 @@ def main():
             binary = os.path.join(scratch, f"bench_{mpi}")
             subprocess.run([f"mpicc.{mpi}", "-O2", os.path.join(here, "bench_mpi.c"), "-o", binary],
                            check=True)
-            programs[mpi] = [f"mpirun.{mpi}", "-n", str(options.n), binary, str(options.samples)]
+            bind = ["--bind-to", "core"] if mpi == "openmpi" else ["-bind-to", "core"]
+            programs[mpi] = [f"mpirun.{mpi}", *bind, "-n", str(options.n), binary, str(options.samples)]
         if not programs:
             sys.exit("neither mpicc.openmpi nor mpicc.mpich is there: nothing to compare with")
         times = {}

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,16 @@ static void keeper_dismiss(crew *c) {
     while (waitpid(c->keeper, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
+/* The rank-th of the CPUs that this process may use. */
+static void bind_to_cpu(int rank, int ranks) {
+    cpu_set_t all, one;
+    if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < ranks) return;
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all) && rank-- == 0) CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+}
+
 /* In the child: becomes the rank's program, or reports errno and ends. */
 static void rank_main(const crew *c, int rank, pid_t launcher, int report) {
     const cinch_launch *l = c->launch;
@@ -94,6 +105,7 @@ static void rank_main(const crew *c, int rank, pid_t launcher, int report) {
         if (null >= 0) dup2(null, STDIN_FILENO);
         if (null > STDIN_FILENO) close(null);
     }
+    if (l->bind) bind_to_cpu(rank, l->ranks);
     for (int i = 0; i < l->nset; i++) putenv(l->set[i]);
     snprintf(number, sizeof number, "%d", rank);
     setenv("CINCH_RANK", number, 1);

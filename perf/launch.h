@@ -16,6 +16,7 @@ typedef struct cinch_launch {
     char *const *argv; /* ends with NULL */
     char *const *set;  /* VAR=VALUE for every rank, before CINCH_RANK and the others */
     int nset;
+    bool bind; /* each rank to a CPU of its own, where there are enough */
 } cinch_launch;
 
 /* Starts the ranks and waits for all of them. Each gets CINCH_RANK, CINCH_SIZE, and, unless `set`

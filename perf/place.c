@@ -31,7 +31,7 @@ static int start_here(const cinch_command *command, int ranks, char **argv) {
     if (!whole) return cinch_usage(command, "out of memory") - 1;
     whole[0] = (char[]){"cinch"};
     memcpy(whole + 1, argv, (size_t)argc * sizeof *argv);
-    cinch_launch launch = {command->name, ranks, "/proc/self/exe", whole, set, 1};
+    cinch_launch launch = {command->name, ranks, "/proc/self/exe", whole, set, 1, true};
     int signalled, status = cinch_launch_run(&launch, &signalled);
     free(whole);
     /* A rank that was killed is a failure of the communication, not the user's signal. */

@@ -61,7 +61,7 @@ int cinch_run_main(int argc, char **argv) {
     } else if (optind == argc) {
         cinch_usage(&command, "no program is given to run");
     } else {
-        cinch_launch launch = {command.name, (int)ranks, NULL, argv + optind, set, nset};
+        cinch_launch launch = {command.name, (int)ranks, NULL, argv + optind, set, nset, false};
         status = cinch_launch_run(&launch, &signalled);
     }
 out:

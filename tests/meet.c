@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks at a rendezvous, as threads or as forked processes. */
-#include "meet.h"
+#include "tests/meet.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

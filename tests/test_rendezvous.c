@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "meet.h"
+#include "tests/meet.h"
 #include "transports/address.h"
 
 #define SECRET "#00112233445566778899aabbccddeeff"

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "meet.h"
+#include "tests/meet.h"
 
 #define SECRET "#00112233445566778899aabbccddeeff"
 

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "meet.h"
+#include "tests/meet.h"
 #include "transports/address.h"
 #include "transports/io.h"
 
