@@ -210,8 +210,10 @@ bool cinch_settings_load(cinch_settings *out, char why[CINCH_ERROR_TEXT]) {
 #undef X
     int err = cinch_log_setup((cinch_log_level)out->debug, out->debug_file);
     if (err && good) {
-        snprintf(why, CINCH_ERROR_TEXT, "CINCH_DEBUG_FILE=%.300s: %s; a file that can be written "
-                                        "is accepted", out->debug_file, strerror(err));
+        snprintf(why, CINCH_ERROR_TEXT,
+                 "CINCH_DEBUG_FILE=%.300s: %s; a file that can be written "
+                 "is accepted",
+                 out->debug_file, strerror(err));
         good = false;
     }
     pthread_once(&once, warn_unknown);
@@ -256,8 +258,8 @@ static bool same_meaning(const char *a, size_t length_a, const char *b, size_t l
         uint64_t size_a, size_b;
         int64_t count_a, count_b;
         if (strncmp(r->public.name, a, name - 1) != 0 || r->public.name[name - 1]) continue;
-        if (r->public.choices) return choice(r->public.choices, text_a) ==
-                                      choice(r->public.choices, text_b);
+        if (r->public.choices)
+            return choice(r->public.choices, text_a) == choice(r->public.choices, text_b);
         if (strcmp(r->public.type, "SIZE") == 0)
             return parse_SIZE(r, text_a, &size_a) && parse_SIZE(r, text_b, &size_b) &&
                    size_a == size_b;

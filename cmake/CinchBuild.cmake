@@ -116,6 +116,24 @@ function(cinch_test name)
   cinch_script_test(${name} ${options} COMMAND ${command})
 endfunction()
 
+# cinch_test_again(NAME TEST [QUICK] [TIMEOUT SECONDS] [ENVIRONMENT VAR=VALUE...] [ARGUMENTS WORDS...]):
+# the program of cinch_test(TEST) a second time, called in another way.
+function(cinch_test_again name test)
+  cmake_parse_arguments(ARG "QUICK" "TIMEOUT" "ENVIRONMENT;ARGUMENTS" ${ARGN})
+  set(command ${CMAKE_COMMAND} -E env ${ARG_ENVIRONMENT} $<TARGET_FILE:test_${test}> ${ARG_ARGUMENTS})
+  if(NOT CHECK_FOUND)
+    set(command sh -c "echo skipped: Check was not found when cinch was configured; exit 77")
+  endif()
+  set(options)
+  if(ARG_QUICK)
+    list(APPEND options QUICK)
+  endif()
+  if(ARG_TIMEOUT)
+    list(APPEND options TIMEOUT ${ARG_TIMEOUT})
+  endif()
+  cinch_script_test(${name} ${options} COMMAND ${command})
+endfunction()
+
 # libcinch.so, its headers, the program, and what CMake and pkg-config need to find them. Everything
 # installed is found relative to where it lies, so a tree may be moved.
 function(cinch_install)

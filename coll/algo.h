@@ -28,9 +28,18 @@ typedef struct cinch_algo {
     void (*build)(cinch_builder *b, cinch_schedule *s, int rank, int nranks,
                   const cinch_call *call);
 
-    /* Bytes of a part in a pipelined round that suit it. */
-    size_t part_bytes;
+    int (*parts)(int nranks); /* of its schedules */
+
+    /* Bytes of a part: part_bytes in a long message, down to least_bytes in a short one, so that a
+     * few rounds can overlap. round_most: 0, or the room of a round. */
+    size_t part_bytes, least_bytes, round_most;
+
+    bool maps; /* reaches into peers' buffers where they are mapped */
 } cinch_algo;
+
+/* For `parts`: one, and one for each rank. */
+int cinch_parts_one(int nranks);
+int cinch_parts_ranks(int nranks);
 
 extern const cinch_algo cinch_algo_oneshot, cinch_algo_twoshot, cinch_algo_ring, cinch_algo_tree,
     cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep;

@@ -3,6 +3,7 @@
 #include "coll/comm.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,43 +108,68 @@ static bool configure(struct cinchComm *comm, const cinchConfig_t *config, char 
 }
 
 /* What a rank sees of the others' memory; the least that any rank sees is what is used. */
-static cinchResult_t agree_on_windows(struct cinchComm *comm) {
-    uint8_t mine[2] = {comm->net->shm != NULL, comm->net->shm != NULL}; /* windows, heaps */
-    for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
-        mine[0] &= comm->net->shm->window[q].flag != NULL;
-        mine[1] &= comm->net->shm->window[q].heap != NULL;
-    }
-    uint8_t *all = malloc(2 * (size_t)comm->nranks);
-    if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
-    cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, mine, sizeof mine, all);
-    comm->all_local = comm->heaps = result == cinchSuccess;
-    for (int q = 0; result == cinchSuccess && q < comm->nranks; q++) {
-        comm->all_local &= all[2 * q] != 0;
-        comm->heaps &= all[2 * q + 1] != 0;
+typedef struct view {
+    cpu_set_t cpus; /* on which it may run */
+    uint8_t windows, heaps;
+} view;
+
+static void join_views(struct cinchComm *comm, const view *all) {
+    cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
+    int here = 0;
+    CPU_ZERO(&cpus);
+    comm->one_host = comm->all_local = comm->heaps = true;
+    for (int q = 0; q < comm->nranks; q++) {
+        comm->all_local &= all[q].windows;
+        comm->heaps &= all[q].heaps;
+        comm->one_host &= comm->net->local[q] != 0;
+        if (!comm->net->local[q]) continue;
+        CPU_OR(&cpus, &cpus, &all[q].cpus);
+        here++;
     }
     comm->heaps &= comm->all_local;
+    comm->crowded = here > CPU_COUNT(&cpus);
+}
+
+static cinchResult_t agree_on_views(struct cinchComm *comm) {
+    view mine = {.windows = comm->net->shm != NULL, .heaps = comm->net->shm != NULL};
+    if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
+        memset(&mine.cpus, 0xff, sizeof mine.cpus);
+    for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
+        mine.windows &= comm->net->shm->window[q].flag != NULL;
+        mine.heaps &= comm->net->shm->window[q].heap != NULL;
+    }
+    view *all = malloc((size_t)comm->nranks * sizeof *all);
+    if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
+    cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
+    if (result == cinchSuccess) join_views(comm, all);
     free(all);
     return result;
+}
+
+static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
+    const cinch_algo *algo;
+    cinch_cut cut;
+    return cinch_op_choose(comm, bytes, cinchFloat32, false, comm->heaps, &algo, &cut) ==
+               cinchSuccess &&
+           algo == &cinch_algo_oneshot && cut.rounds == 1;
 }
 
 void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec) {
     comm->policy.codec = *codec;
     comm->oneshot_most = 0;
-    if (!comm->all_local || comm->nranks > 64 || comm->nranks < 2) return;
-    size_t most = CINCH_SMALL_SLOT;
-    if (codec->vt && comm->settings.codec_min_bytes <= most)
-        most = comm->settings.codec_min_bytes ? (size_t)comm->settings.codec_min_bytes - 1 : 0;
-    if (comm->settings.chunk && comm->settings.chunk < most) most = (size_t)comm->settings.chunk;
-    for (size_t bytes = 64; bytes <= most; bytes += 64) {
-        const cinch_algo *algo;
-        cinch_cut cut;
-        if (comm->policy.algo && comm->policy.algo != &cinch_algo_oneshot) return;
-        if (cinch_op_choose(comm, bytes, cinchFloat32, false, comm->heaps, &algo, &cut) !=
-                cinchSuccess ||
-            algo != &cinch_algo_oneshot)
-            return;
-        comm->oneshot_most = bytes;
+    bool possible = !comm->policy.algo || comm->policy.algo == &cinch_algo_oneshot;
+    if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return;
+    size_t most = CINCH_SMALL_SLOT, min = (size_t)comm->settings.codec_min_bytes;
+    if (codec->vt && min <= most) most = min ? min - 1 : 0;
+    size_t below = 0, above = most / 64 + 1; /* it is chosen up to some size, and not beyond */
+    while (below + 1 < above) {
+        size_t middle = (below + above) / 2;
+        if (chooses_oneshot(comm, middle * 64))
+            below = middle;
+        else
+            above = middle;
     }
+    comm->oneshot_most = below * 64;
 }
 
 static cinchResult_t connect_ranks(struct cinchComm *comm) {
@@ -157,24 +183,16 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
     }
     CINCH_TRY(cinch_net_open(&comm->settings, comm->meeting, comm->rank, comm->nranks, &options,
                              &comm->net));
-    CINCH_TRY(agree_on_windows(comm));
-    bool one_host = true;
-    int here = 0;
-    for (int q = 0; q < comm->nranks; q++) {
-        one_host &= comm->net->local[q] != 0;
-        here += comm->net->local[q] != 0;
-    }
-    comm->crowded = here > cinch_cpu_count();
+    CINCH_TRY(agree_on_views(comm));
     comm->llc_bytes = cinch_cpu_llc_bytes();
-    comm->one_host = one_host;
-    if (one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
+    if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
         cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "
                    "(CINCH_CODEC_INTRA compresses inside a host)",
                    comm->settings.codec_inter[0] ? "_INTER" : "",
                    comm->settings.codec_inter[0] ? comm->settings.codec_inter
                                                  : comm->settings.codec,
                    comm->nranks);
-    cinch_comm_use_codec(comm, one_host ? &comm->policy.intra : &comm->policy.inter);
+    cinch_comm_use_codec(comm, comm->one_host ? &comm->policy.intra : &comm->policy.inter);
     return cinchSuccess;
 }
 

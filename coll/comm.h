@@ -17,11 +17,6 @@
 
 enum { CINCH_MOST_ALGOS = 16, CINCH_MOST_REDOPS = 64 };
 
-/* The window of each rank: two small slots for one-shot, four large ones for two-shot. */
-#define CINCH_SMALL_SLOT ((size_t)32 << 10)
-#define CINCH_LARGE_SLOT ((size_t)1 << 20)
-#define CINCH_STAGE_BYTES (2 * CINCH_SMALL_SLOT + 4 * CINCH_LARGE_SLOT)
-
 typedef struct cinch_redop { /* made by cinchRedOpCreatePreMulSum */
     bool used;
     cinchDataType_t dtype;

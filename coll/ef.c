@@ -85,8 +85,8 @@ static cinch_ef *claim(cinch_ef_store *store, const cinch_ef_key *key, size_t ns
     return NULL;
 }
 
-/* Makes room for `bytes` more by dropping what was imported and found no call yet, then from the end
- * of the list. */
+/* Makes room for `bytes` more by dropping what was imported and found no call yet, then from the
+ * end of the list. */
 static bool make_room(cinch_ef_store *store, size_t bytes, uint64_t most_bytes) {
     if (bytes > most_bytes) return false;
     while (store->bytes + bytes > most_bytes && (store->imported || store->used)) {
@@ -183,7 +183,7 @@ void cinch_ef_export(const cinch_ef_store *store, int rank, int nranks, void *bu
         for (uint64_t from = 0; (ef = next_in_order(all, from)); from = ef->order + 1) {
             if (list && !waits(store, ef)) continue;
             /* Numbered anew: the order of those that are gone is nobody's any more. */
-            record r = {ef->key.id,  ef->key.count, h.entries++,  ef->nsender,
+            record r = {ef->key.id, ef->key.count, h.entries++,   ef->nsender,
                         ef->nowner, ef->key.dtype, ef->key.tagged};
             memcpy(at, &r, sizeof r);
             memcpy(at + sizeof r, ef->sender, size_of(ef));

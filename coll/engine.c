@@ -222,12 +222,15 @@ static bool ready(cinch_op *op, const cinch_item *item, size_t round) {
     return false;
 }
 
-static cinchResult_t pump(cinch_op *op) {
+/* Lets the links move; *some: a message was completed. */
+static cinchResult_t pump(cinch_op *op, bool *some) {
     const struct cinchComm *comm = op->call.comm;
     for (int q = 0; q < comm->nranks; q++) {
         cinch_link *link = comm->net->link[q];
         if (!link || link->pending <= 0) continue;
+        int before = link->pending;
         CINCH_TRY(link->ops->progress(link));
+        *some |= link->pending != before;
         if (link->pending > 0 && !op->blocked_flag) op->blocked_peer = q;
     }
     return cinchSuccess;
@@ -291,7 +294,7 @@ cinchResult_t cinch_op_progress(cinch_op *op, bool *moved) {
         }
         *moved |= again;
         if (result != cinchSuccess) return result;
-        CINCH_TRY(pump(op));
+        CINCH_TRY(pump(op, &again));
     }
     return cinchSuccess;
 }

@@ -7,7 +7,11 @@
 #include "base/fpu.h"
 #include "coll/engine.h"
 
-enum { SPINS = 100, MOST = 64 }; /* some 2 microseconds of pauses */
+enum {
+    BARE_SPINS = 64, /* a pause would delay what is about to come */
+    SPINS = 164,     /* then some 2 microseconds of pauses */
+    MOST = 64
+};
 
 /* The slow half of waiting: the engine's own, over an operation that stands for this one. */
 static cinchResult_t wait_long(struct cinchComm *comm, cinch_flag *flag, uint64_t value, int peer,
@@ -27,7 +31,7 @@ static inline cinchResult_t wait_for(struct cinchComm *comm, cinch_flag *flag, u
                                      int peer, size_t count) {
     for (int spins = comm->crowded ? SPINS : 0; spins < SPINS; spins++) {
         if (cinch_flag_read(flag) >= value) return cinchSuccess;
-        cinch_cpu_pause();
+        if (spins > BARE_SPINS) cinch_cpu_pause();
     }
     return wait_long(comm, flag, value, peer, count);
 }
@@ -54,6 +58,8 @@ cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void
         CINCH_TRY(wait_for(comm, flag, value, q, count));
         src[q] = beside ? flag->payload : window[q].stage + parity * CINCH_SMALL_SLOT;
     }
+    /* Nobody reads the next call's line any more: have it here when that comes. */
+    __builtin_prefetch(&window[comm->rank].flag[1 - parity], 1, 3);
     unsigned saved = cinch_fpu_enter();
     reduce(&recv, 1, src, comm->nranks, count, avg_n, 0);
     cinch_fpu_leave(saved);

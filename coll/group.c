@@ -202,8 +202,10 @@ cinchResult_t cinch_group_submit(const cinch_called *call) {
 /* Copies as much as the caller's structure has; one that was never begun is refused later. */
 static void keep_config(cinch_init *init, const cinchConfig_t *config) {
     size_t head = offsetof(cinchConfig_t, blocking), size = sizeof *config;
-    if (config->magic != CINCH_CONFIG_MAGIC || config->size < head) size = head;
-    else if (config->size < size) size = config->size;
+    if (config->magic != CINCH_CONFIG_MAGIC || config->size < head)
+        size = head;
+    else if (config->size < size)
+        size = config->size;
     memcpy(&init->config, config, size);
     if (!init->config.commName) return;
     strncpy(init->name, init->config.commName, sizeof init->name - 1);

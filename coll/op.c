@@ -39,25 +39,14 @@ static size_t larger(size_t a, size_t b) {
 
 /* Bytes of a round. */
 static size_t round_bytes(const struct cinchComm *comm, const cinch_algo *algo, size_t bytes,
-                          int parts, bool mapped) {
-    bool oneshot = algo == &cinch_algo_oneshot, twoshot = algo == &cinch_algo_twoshot;
-    size_t part = comm->settings.chunk;
-    if (mapped) return bytes;
-    if (oneshot && !part) return CINCH_SMALL_SLOT;
-    if (!part) /* four rounds overlap well; pieces below 16 KiB cost more than they hide */
-        part = smaller(algo->part_bytes, larger(bytes / 4 / (size_t)parts, (size_t)16 << 10));
-    size_t round = part * (size_t)parts;
-    if (oneshot) return smaller(round, CINCH_SMALL_SLOT);
-    return twoshot ? smaller(round, CINCH_LARGE_SLOT / 2) : round; /* rounding up has room */
-}
-
-static int parts_of(const cinch_algo *algo, int nranks) {
-    if (algo == &cinch_algo_oneshot || algo == &cinch_algo_exchange) return 1;
-    if (algo == &cinch_algo_tree) return 2;
-    if (algo != &cinch_algo_halving) return nranks;
-    int power = 1;
-    while (2 * power <= nranks) power *= 2;
-    return power;
+                          bool encoded, bool mapped) {
+    if (mapped && algo->maps) return bytes;
+    size_t parts = (size_t)algo->parts(comm->nranks), part = comm->settings.chunk;
+    if (!part) { /* a codec leaves less for the wire, which wants long messages */
+        part = encoded ? 4 * algo->part_bytes : algo->part_bytes;
+        part = smaller(part, larger(bytes / 4 / parts, algo->least_bytes));
+    }
+    return algo->round_most ? smaller(part * parts, algo->round_most) : part * parts;
 }
 
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchDataType_t dtype,
@@ -67,10 +56,8 @@ cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchD
     if ((*algo)->supports(&call)) return cannot(*algo, &call);
     size_t esize = cinch_dtype_size(dtype);
     size_t granule = encoded ? cinch_codec_granule(&comm->policy.codec) : 64 / esize;
-    int parts = parts_of(*algo, comm->nranks);
-    size_t round = round_bytes(comm, *algo, bytes, parts, mapped) / esize;
-    if (*algo == &cinch_algo_oneshot) round = smaller(round, CINCH_SMALL_SLOT / esize);
-    *cut = cinch_cut_make(bytes / esize, parts, granule, round);
+    size_t round = round_bytes(comm, *algo, bytes, encoded, mapped) / esize;
+    *cut = cinch_cut_make(bytes / esize, (*algo)->parts(comm->nranks), granule, round);
     return cinchSuccess;
 }
 
@@ -165,7 +152,7 @@ static cinchResult_t prepare_codec(cinch_op *op) {
     if (codec->ef) {
         cinch_ef_key key = key_of(op);
         size_t share = op->cut.round / (size_t)op->cut.parts * op->cut.rounds;
-        size_t nowner = op->algo == &cinch_algo_twostep ? share : 0;
+        size_t nowner = op->schedule->owner ? share : 0;
         CINCH_TRY(cinch_ef_get(&comm->ef, &key, op->call.count, nowner, comm->calls,
                                comm->settings.ef_max_bytes, &op->ef));
     }
@@ -246,7 +233,7 @@ static cinchResult_t find_buffers(cinch_op *op) {
 /* ---- the plan ---- */
 
 static bool outgrows_cache(const cinch_op *op) {
-    if (op->algo != &cinch_algo_oneshot && op->algo != &cinch_algo_twoshot) return false;
+    if (op->schedule->nmsg) return false; /* what messages brought in is sent on, or read again */
     size_t touched = 2 * op->call.count * op->esize * (size_t)op->call.comm->nranks;
     return touched > op->call.comm->llc_bytes;
 }
@@ -274,7 +261,7 @@ static cinchResult_t may_map(cinch_op *op, bool *may) {
     if (!op->call.comm->all_local || !op->call.comm->heaps || op->encoded) return cinchSuccess;
     CINCH_TRY(cinch_op_choose(op->call.comm, op->call.count * op->esize, op->call.dtype, false,
                               true, &algo, &cut));
-    *may = algo == &cinch_algo_twoshot;
+    *may = algo->maps;
     return cinchSuccess;
 }
 

@@ -88,8 +88,10 @@ static void drive(cinch_op *op, bool *moved) {
     cinchResult_t result = op->result; /* set by the waiting where something failed meanwhile */
     if (op->state == CINCH_OP_NEW) {
         *moved = true;
-        if (result == cinchSuccess) begin(op);
-        else end(op, result); /* refused before it came here */
+        if (result == cinchSuccess)
+            begin(op);
+        else
+            end(op, result); /* refused before it came here */
         if (op->state == CINCH_OP_DONE) return;
     }
     if (result == cinchSuccess && op->state == CINCH_OP_ENTERING)

@@ -119,6 +119,7 @@ void cinch_build_wait(cinch_builder *b, int flag, int peer) {
 void cinch_build_encode(cinch_builder *b, unsigned flags, cinch_ref dst, cinch_ref src) {
     add(b, CINCH_DO_ENCODE, &dst, 1, &src, 1)->flags = (uint8_t)flags;
     b->s->encoded = true;
+    b->s->owner |= (flags & CINCH_OWNER) != 0;
 }
 
 void cinch_build_sum(cinch_builder *b, unsigned flags, cinch_ref dst, const cinch_ref *src,

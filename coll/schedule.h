@@ -72,8 +72,12 @@ typedef struct cinch_item {
     uint32_t dep; /* into deps: messages of this round that must be complete */
 } cinch_item;
 
-/* Which part of every rank's window a schedule's STAGE means. */
+/* Which part of every rank's window a schedule's STAGE means: two small slots, which one-shot
+ * takes in turn, or four large ones. */
 typedef enum { CINCH_STAGE_SMALL, CINCH_STAGE_LARGE } cinch_stage_region;
+#define CINCH_SMALL_SLOT ((size_t)256 << 10)
+#define CINCH_LARGE_SLOT ((size_t)1 << 20)
+#define CINCH_STAGE_BYTES (2 * CINCH_SMALL_SLOT + 4 * CINCH_LARGE_SLOT)
 
 typedef struct cinch_schedule {
     int rank, nranks;
@@ -84,6 +88,7 @@ typedef struct cinch_schedule {
     uint8_t stage_region;
     bool entry_sync; /* every rank has entered the call before any runs its first item */
     bool encoded;    /* has ENCODE and SUM */
+    bool owner;      /* and encodes sums, so that the owner has a residual */
     uint16_t nmsg;
     uint16_t ntmp, nbox, nwire;
     int nitems;

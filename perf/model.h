@@ -65,7 +65,9 @@ double cinch_model_forward(cinch_model *model, const uint8_t *input, const uint8
 void cinch_model_backward(cinch_model *model, const uint8_t *input, const uint8_t *target,
                           int windows);
 
-/* AdamW: moments that fade by beta1 and beta2 a step, and decay apart from the gradient. */
+/* AdamW: moments that fade by beta1 and beta2 a step, and decay apart from the gradient. A tensor
+ * whose elements would move by more than the rate, as the root mean square, moves by the rate: rare
+ * large gradients then do not throw a run off its way. */
 typedef struct cinch_adamw {
     cinch_real *first; /* moments */
     cinch_real *second;

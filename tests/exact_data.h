@@ -31,19 +31,26 @@ static inline uint64_t exact_encode(cinchDataType_t t, double v) {
     uint64_t bits = 0;
     float f = (float)v;
     if (isnan(v)) return t == cinchFloat32 ? 0x7fffffffu : 0x7fffffffffffffffu;
-    if (t == cinchFloat32) memcpy(&bits, &f, sizeof f);
-    else memcpy(&bits, &v, sizeof v);
+    if (t == cinchFloat32)
+        memcpy(&bits, &f, sizeof f);
+    else
+        memcpy(&bits, &v, sizeof v);
     return bits;
 }
 
 /* The largest magnitude of summands: seven of them are exact in the type. */
 static inline int exact_range(cinchDataType_t t) {
     switch (t) {
-    case cinchFloat8e4m3: return 2;
-    case cinchFloat8e5m2: return 1;
-    case cinchBfloat16: return 30;
-    case cinchFloat16: return 200;
-    default: return 100000;
+    case cinchFloat8e4m3:
+        return 2;
+    case cinchFloat8e5m2:
+        return 1;
+    case cinchBfloat16:
+        return 30;
+    case cinchFloat16:
+        return 200;
+    default:
+        return 100000;
     }
 }
 
@@ -97,11 +104,16 @@ static inline uint64_t exact_integer(cinchDataType_t t, int op, int n, uint64_t 
         uint64_t v = exact_input(t, op, q, n, seed, i);
         if (op == PREMUL) v = v * (uint64_t)(int64_t)exact_scalar(q) & mask;
         bool below = exact_is_signed(t) ? exact_signed(t, r) < exact_signed(t, v) : r < v;
-        if (q == 0) r = v;
-        else if (op == cinchProd) r = r * v & mask;
-        else if (op == cinchMax) r = below ? v : r;
-        else if (op == cinchMin) r = below ? r : v;
-        else r = (r + v) & mask;
+        if (q == 0)
+            r = v;
+        else if (op == cinchProd)
+            r = r * v & mask;
+        else if (op == cinchMax)
+            r = below ? v : r;
+        else if (op == cinchMin)
+            r = below ? r : v;
+        else
+            r = (r + v) & mask;
     }
     if (op != cinchAvg) return r;
     if (exact_is_signed(t)) return (uint64_t)(exact_signed(t, r) / n) & mask;
@@ -116,11 +128,16 @@ static inline uint64_t exact_result(cinchDataType_t t, int op, int n, uint64_t s
         double v = exact_float(t, op, q, n, seed, i);
         if (op == PREMUL) v *= exact_scalar(q);
         if (isnan(v)) return exact_encode(t, NAN);
-        if (q == 0) r = v;
-        else if (op == cinchProd) r *= v;
-        else if (op == cinchMax) r = r > v ? r : v;
-        else if (op == cinchMin) r = r < v ? r : v;
-        else r += v;
+        if (q == 0)
+            r = v;
+        else if (op == cinchProd)
+            r *= v;
+        else if (op == cinchMax)
+            r = r > v ? r : v;
+        else if (op == cinchMin)
+            r = r < v ? r : v;
+        else
+            r += v;
     }
     if (op != cinchAvg) return exact_encode(t, r + 0.0); /* no -0: sums begin somewhere */
     if (t == cinchFloat64) return exact_encode(t, r * (1.0 / n));
@@ -141,8 +158,7 @@ static inline uint64_t exact_get(const void *p, size_t i, size_t size) {
 static inline void exact_fill(void *p, cinchDataType_t t, int op, int rank, int n, uint64_t seed,
                               size_t count) {
     size_t size = cinch_dtype_size(t);
-    for (size_t i = 0; i < count; i++)
-        exact_put(p, i, size, exact_input(t, op, rank, n, seed, i));
+    for (size_t i = 0; i < count; i++) exact_put(p, i, size, exact_input(t, op, rank, n, seed, i));
 }
 
 /* The first element that is not as it shall be, or count. A zero's sign is nobody's promise where

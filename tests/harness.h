@@ -33,12 +33,12 @@ typedef struct seat {
 
 typedef struct ranks_case {
     int nranks;
-    bool processes;    /* forked children in place of threads */
-    bool parent_hosts; /* processes: the parent makes the id, not rank 0 */
-    bool bare;         /* no init: the body does it from me->id */
-    bool no_id;        /* and without that */
-    bool may_fail;     /* the body runs although the init failed */
-    const char *env;   /* "CINCH_A=x CINCH_B=y", on top of an environment without CINCH_* */
+    bool processes;           /* forked children in place of threads */
+    bool host_apart;          /* processes: one that is no rank makes the id, not rank 0 */
+    bool bare;                /* no init: the body does it from me->id */
+    bool no_id;               /* and without that */
+    bool may_fail;            /* the body runs although the init failed */
+    const char *env;          /* "CINCH_A=x CINCH_B=y", on top of an environment without CINCH_* */
     void (*env_of)(seat *me); /* processes: more settings of one rank, before its init */
     void (*body)(seat *me);
     void *shared;
@@ -61,7 +61,8 @@ void ranks_run(const ranks_case *c);
 void rank_note(seat *me, const char *file, int line, const char *condition, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
-/* The call fails with this code, and the last error of `comm` (NULL: the thread's) has this part. */
+/* The call fails with this code, and the last error of `comm` (NULL: the thread's) has this part.
+ */
 #define CHECK_FAILS(me, call, code, comm, part)                                                    \
     do {                                                                                           \
         cinchResult_t got_ = (call);                                                               \

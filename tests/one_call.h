@@ -46,8 +46,10 @@ static inline bool guarded_intact(const guarded *g) {
 }
 
 static inline void guarded_free(guarded *g) {
-    if (g->mapped) cinchHostFree(g->block);
-    else free(g->block);
+    if (g->mapped)
+        cinchHostFree(g->block);
+    else
+        free(g->block);
 }
 
 #define TRY_CHECK(me, condition, ...)                                                              \
@@ -61,9 +63,8 @@ static inline void guarded_free(guarded *g) {
 static inline bool one_call_make_op(seat *me, const one_call *c, void *scalar, cinchRedOp_t *op) {
     *op = (cinchRedOp_t)c->op;
     if (c->op != PREMUL) return true;
-    uint64_t bits = cinch_dtype_is_float(c->dtype)
-                        ? exact_encode(c->dtype, exact_scalar(me->rank))
-                        : (uint64_t)(int64_t)exact_scalar(me->rank);
+    uint64_t bits = cinch_dtype_is_float(c->dtype) ? exact_encode(c->dtype, exact_scalar(me->rank))
+                                                   : (uint64_t)(int64_t)exact_scalar(me->rank);
     memcpy(scalar, &bits, sizeof bits);
     cinchResult_t made = cinchRedOpCreatePreMulSum(
         op, scalar, c->dtype, c->device_scalar ? cinchScalarDevice : cinchScalarHostImmediate,
@@ -78,13 +79,14 @@ static inline bool one_call_check(seat *me, const one_call *c, const guarded *se
     int n = me->nranks;
     size_t size = cinch_dtype_size(c->dtype);
     size_t bad = exact_difference(recv->data, c->dtype, c->op, n, c->seed, c->count);
-    TRY_CHECK(me, bad == c->count, "%s op %d count %zu%s%s offset %zu: element %zu is %llx, not %llx",
+    TRY_CHECK(me, bad == c->count,
+              "%s op %d count %zu%s%s offset %zu: element %zu is %llx, not %llx",
               cinch_dtype_name(c->dtype), c->op, c->count, c->in_place ? " in place" : "",
               c->mapped ? " mapped" : "", c->offset, bad,
               (unsigned long long)exact_get(recv->data, bad, size),
               (unsigned long long)exact_result(c->dtype, c->op, n, c->seed, bad));
-    TRY_CHECK(me, guarded_intact(recv), "%s op %d count %zu%s: recvbuff", cinch_dtype_name(c->dtype),
-              c->op, c->count, c->in_place ? " in place" : "");
+    TRY_CHECK(me, guarded_intact(recv), "%s op %d count %zu%s: recvbuff",
+              cinch_dtype_name(c->dtype), c->op, c->count, c->in_place ? " in place" : "");
     if (c->in_place) return true;
     TRY_CHECK(me, guarded_intact(send), "sendbuff");
     for (size_t i = 0; i < c->count; i++)
@@ -108,9 +110,9 @@ static inline bool one_call_run(seat *me, const one_call *c) {
     exact_fill(from, c->dtype, c->op, me->rank, me->nranks, c->seed, c->count);
     if (!one_call_make_op(me, c, scalar, &op)) return false;
     if (c->grouped) TRY_CHECK(me, cinchGroupStart() == cinchSuccess);
-    TRY_CHECK(me, cinchAllReduce(from, recv.data, c->count, c->dtype, op, me->comm, NULL) ==
-                      cinchSuccess,
-              "%s op %d count %zu", cinch_dtype_name(c->dtype), c->op, c->count);
+    TRY_CHECK(
+        me, cinchAllReduce(from, recv.data, c->count, c->dtype, op, me->comm, NULL) == cinchSuccess,
+        "%s op %d count %zu", cinch_dtype_name(c->dtype), c->op, c->count);
     if (c->op == PREMUL) TRY_CHECK(me, cinchRedOpDestroy(op, me->comm) == cinchSuccess);
     if (c->grouped) TRY_CHECK(me, cinchGroupEnd() == cinchSuccess);
     bool good = one_call_check(me, c, &send, &recv);

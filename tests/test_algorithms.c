@@ -62,10 +62,14 @@ static void run_all(const char *transport, const size_t *chunks, int nchunks) {
 
 static const size_t small_chunks[] = {64, 256, 4096};
 
-START_TEST(all_over_shm) { run_all("shm", small_chunks, 3); }
+START_TEST(all_over_shm) {
+    run_all("shm", small_chunks, 3);
+}
 END_TEST
 
-START_TEST(all_over_tcp) { run_all("tcp", small_chunks, 3); }
+START_TEST(all_over_tcp) {
+    run_all("tcp", small_chunks, 3);
+}
 END_TEST
 
 START_TEST(natural_chunks) {
@@ -88,7 +92,8 @@ static void short_last_round(seat *me) {
 
 START_TEST(short_last_rounds) {
     for (int n = 2; n <= 4; n++) {
-        ranks_run(&(ranks_case){.nranks = n, .env = "CINCH_ALGO=twoshot", .body = short_last_round});
+        ranks_run(
+            &(ranks_case){.nranks = n, .env = "CINCH_ALGO=twoshot", .body = short_last_round});
         ranks_run(&(ranks_case){.nranks = n, .env = "CINCH_ALGO=direct", .body = short_last_round});
     }
 }

@@ -8,9 +8,9 @@ static const int sizes_of_jobs[] = {1, 2, 3, 4, 5, 7, 8, 11, 16};
 enum { JOBS = sizeof sizes_of_jobs / sizeof *sizes_of_jobs };
 
 /* Around everything that is cut: a flag's payload, a chunk, a part, a slot. */
-static const size_t counts[] = {1,  2,  3,   7,   8,   15,  16,  17,   28,  29,   31,   33,
-                                63, 64, 100, 111, 112, 113, 255, 256,  257, 1000, 1023, 1025,
-                                2047, 4099, 8191, 8193, 16385};
+static const size_t counts[] = {1,   2,    3,    7,    8,    15,   16,   17,   28,   29,
+                                31,  33,   63,   64,   100,  111,  112,  113,  255,  256,
+                                257, 1000, 1023, 1025, 2047, 4099, 8191, 8193, 16385};
 enum { COUNTS = sizeof counts / sizeof *counts };
 
 static void every_dtype_and_op(seat *me) {
@@ -40,7 +40,7 @@ END_TEST
 START_TEST(dtypes_and_ops_as_processes) {
     ranks_run(&(ranks_case){.nranks = 2, .processes = true, .body = every_dtype_and_op});
     ranks_run(&(ranks_case){
-        .nranks = 3, .processes = true, .parent_hosts = true, .body = every_dtype_and_op});
+        .nranks = 3, .processes = true, .host_apart = true, .body = every_dtype_and_op});
     ranks_run(&(ranks_case){.nranks = 2,
                             .processes = true,
                             .env = "CINCH_TRANSPORT=tcp CINCH_CHECKSUM=1",
@@ -137,7 +137,8 @@ static void fused_and_looped(seat *me) {
     for (size_t bytes = 1; bytes <= 256; bytes++)
         if (!fused_equals_looped(me, cinchUint8, (cinchRedOp_t)(bytes % 5), bytes)) return;
     for (size_t count = 1; count <= 64; count++)
-        if (!fused_equals_looped(me, types[count % 4], (cinchRedOp_t)(count / 4 % 5), count)) return;
+        if (!fused_equals_looped(me, types[count % 4], (cinchRedOp_t)(count / 4 % 5), count))
+            return;
     static const size_t large[] = {1000, 2049, 8191, 8192, 8193, 12000, 16384};
     for (int i = 0; i < 7; i++)
         if (!fused_equals_looped(me, types[i % 2], cinchSum, large[i])) return;
@@ -145,7 +146,8 @@ static void fused_and_looped(seat *me) {
 
 START_TEST(fused_and_looped_give_the_same_bits) {
     for (int n = 2; n <= 7; n += n == 4 ? 3 : 1)
-        ranks_run(&(ranks_case){.nranks = n, .body = fused_and_looped, .env = "CINCH_ALGO=oneshot"});
+        ranks_run(
+            &(ranks_case){.nranks = n, .body = fused_and_looped, .env = "CINCH_ALGO=oneshot"});
     ranks_run(&(ranks_case){.nranks = 3, .body = fused_and_looped});
 }
 END_TEST
@@ -174,7 +176,8 @@ static void hash_results(seat *me) {
             memcpy(in + 8 * j, &v, 8);
         }
         if (t != cinchFloat64) cinch_narrow(in, t, data, count);
-        CHECK_OK(me, cinchAllReduce(in, out, count, t, i % 3 ? cinchSum : cinchAvg, me->comm, NULL));
+        CHECK_OK(me,
+                 cinchAllReduce(in, out, count, t, i % 3 ? cinchSum : cinchAvg, me->comm, NULL));
         hash = hash_bytes(hash, out, count * cinch_dtype_size(t));
     }
     all->of[me->rank] = hash;

@@ -29,8 +29,8 @@ static void run_work(seat *me) {
         uint64_t given = hash_bytes(0, in, bytes);
         if (w->in_place) memcpy(out, in, bytes);
         CHECK_OK(me, cinchCommGetStats(me->comm, &before));
-        CHECK_OK(me, cinchAllReduce(w->in_place ? out : in, out, w->count, w->dtype, w->op, me->comm,
-                                    NULL));
+        CHECK_OK(me, cinchAllReduce(w->in_place ? out : in, out, w->count, w->dtype, w->op,
+                                    me->comm, NULL));
         CHECK_OK(me, cinchCommGetStats(me->comm, &after));
         CHECK(me, hash_bytes(0, in, bytes) == given, "sendbuff was changed");
         CHECK(me, after.compressed_calls == before.compressed_calls + 1);
@@ -89,7 +89,9 @@ START_TEST(same_bits_on_all_ranks_and_again) {
                        .calls = 3,
                        .in_place = turn & 1},
                 jobs[j],
-                turn % 3 == 0 ? "CINCH_TRANSPORT=tcp" : turn % 3 == 1 ? "CINCH_CHUNK=1K" : "");
+                turn % 3 == 0   ? "CINCH_TRANSPORT=tcp"
+                : turn % 3 == 1 ? "CINCH_CHUNK=1K"
+                                : "");
 }
 END_TEST
 
@@ -115,6 +117,7 @@ START_TEST(errors_and_wire_bytes) {
         bounds("int8", cinchFloat32, n, n == 2 ? 0.0075 : 0.011, 0.256, "CINCH_TRANSPORT=tcp");
         bounds("bf16", cinchFloat32, n, 0.0025, 0.502, "");
     }
+    bounds("int8", cinchFloat32, 2, 0.011, 0.256, "CINCH_ALGO=twostep");
     bounds("int8", cinchBfloat16, 3, 0.0115, 0.512, "");
     bounds("int8", cinchHalf, 4, 0.0115, 0.512, "CINCH_TRANSPORT=tcp");
     bounds("topk", cinchFloat32, 4, 1, 0.05, "");
@@ -139,8 +142,10 @@ static void with_nonfinite(seat *me) {
         bool bad_at[COUNT] = {false};
         gauss_fill(in, in, cinchFloat32, (uint64_t)k, me->rank, COUNT);
         gauss_sum(want, cinchFloat32, (uint64_t)k, me->nranks, COUNT, 1);
-        for (int r = 0; r < me->nranks; r++) { /* two bad elements of each rank, one in its own part */
-            size_t at[2] = {(size_t)((r * 5 + k) % BLOCKS * BLOCK + 17), COUNT - 1 - (size_t)r * 300};
+        for (int r = 0; r < me->nranks;
+             r++) { /* two bad elements of each rank, one in its own part */
+            size_t at[2] = {(size_t)((r * 5 + k) % BLOCKS * BLOCK + 17),
+                            COUNT - 1 - (size_t)r * 300};
             for (int i = 0; i < 2 && (k || r == 1); i++) {
                 bad[at[i] / BLOCK] = bad_at[at[i]] = true;
                 if (r == me->rank) in[at[i]] = i ? -INFINITY : k == 1 ? NAN : INFINITY;
@@ -149,11 +154,11 @@ static void with_nonfinite(seat *me) {
         CHECK_OK(me, cinchAllReduce(in, out, COUNT, cinchFloat32, cinchSum, me->comm, NULL));
         for (size_t i = 0; i < COUNT; i++) {
             if (whole_block ? bad[i / BLOCK] : bad_at[i])
-                CHECK(me, whole_block ? isnan(out[i]) : !isfinite(out[i]), "call %d at %zu: %g", k, i,
-                      (double)out[i]);
+                CHECK(me, whole_block ? isnan(out[i]) : !isfinite(out[i]), "call %d at %zu: %g", k,
+                      i, (double)out[i]);
             else
-                CHECK(me, fabs(out[i] - want[i]) < 0.06 * me->nranks, "call %d at %zu: %g, not %g", k,
-                      i, (double)out[i], want[i]);
+                CHECK(me, fabs(out[i] - want[i]) < 0.06 * me->nranks, "call %d at %zu: %g, not %g",
+                      k, i, (double)out[i], want[i]);
         }
     }
     cinchStats_t stats = {.size = sizeof stats};
@@ -184,11 +189,14 @@ static void refused_nonfinite(seat *me) {
         gauss_fill(in, in, cinchFloat32, (uint64_t)k, me->rank, COUNT);
         bool bad = k % 2;
         if (bad && me->rank == me->nranks - 1) in[1234] = k == 1 ? NAN : -INFINITY;
-        cinchResult_t result = cinchAllReduce(in, out, COUNT, cinchFloat32, cinchSum, me->comm, NULL);
+        cinchResult_t result =
+            cinchAllReduce(in, out, COUNT, cinchFloat32, cinchSum, me->comm, NULL);
         if (bad)
-            CHECK(me, result == cinchInvalidUsage && strstr(cinchGetLastError(NULL), "NONFINITE=error"),
+            CHECK(me,
+                  result == cinchInvalidUsage && strstr(cinchGetLastError(NULL), "NONFINITE=error"),
                   "%d %s", result, cinchGetLastError(NULL));
-        else CHECK_OK(me, result);
+        else
+            CHECK_OK(me, result);
         cinchResult_t state = cinchInternalError;
         CHECK_OK(me, cinchCommGetAsyncError(me->comm, &state));
         CHECK(me, state == cinchSuccess);
@@ -208,11 +216,12 @@ START_TEST(nonfinite_as_an_error) {
     static const char *const kinds[] = {"int8", "bf16", "topk", "int8:ef=1"};
     for (int c = 0; c < 4; c++)
         for (int n = 2; n <= 3; n++)
-            ranks_run(&(ranks_case){.nranks = n,
-                                    .env = "CINCH_CODEC_MIN_BYTES=1K CINCH_NONFINITE=error",
-                                    .body = refused_nonfinite,
-                                    .shared = (void *)(uintptr_t)kinds[c],
-                                    .logs = c < 2 ? "NONFINITE=error" : "NONFINITE=error|was reset"});
+            ranks_run(
+                &(ranks_case){.nranks = n,
+                              .env = "CINCH_CODEC_MIN_BYTES=1K CINCH_NONFINITE=error",
+                              .body = refused_nonfinite,
+                              .shared = (void *)(uintptr_t)kinds[c],
+                              .logs = c < 2 ? "NONFINITE=error" : "NONFINITE=error|was reset"});
 }
 END_TEST
 

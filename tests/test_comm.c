@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Communicators and groups: what each function accepts and refuses, and that nothing stays behind. */
+/* Communicators and groups: what each function accepts and refuses, and that nothing stays behind.
+ */
 #include <unistd.h>
 
 #include "base/log.h"
@@ -150,7 +151,8 @@ START_TEST(arguments_of_operators) {
     FAILS(cinchAllReduce(a, b, 4, cinchFloat, op, comm, NULL), cinchInvalidArgument, NULL, "op 5");
     FAILS(cinchRedOpDestroy(op, comm), cinchInvalidArgument, NULL, "op 5");
     FAILS(cinchRedOpDestroy(cinchSum, comm), cinchInvalidArgument, NULL, "op 0");
-    for (int i = 0; i < 64; i++) OK(cinchRedOpCreatePreMulSum(&ops[i], &scalar, cinchFloat, host, comm));
+    for (int i = 0; i < 64; i++)
+        OK(cinchRedOpCreatePreMulSum(&ops[i], &scalar, cinchFloat, host, comm));
     FAILS(cinchRedOpCreatePreMulSum(&op, &scalar, cinchFloat, host, comm), cinchInvalidUsage, NULL,
           "at most 64");
     OK(cinchCommDestroy(comm));
@@ -257,7 +259,8 @@ static void counts_and_ranks(seat *me) {
 
 START_TEST(finalize_then_destroy) {
     for (int n = 1; n <= 3; n++)
-        ranks_run(&(ranks_case){.nranks = n, .body = counts_and_ranks, .logs = "cinchCommFinalize"});
+        ranks_run(
+            &(ranks_case){.nranks = n, .body = counts_and_ranks, .logs = "cinchCommFinalize"});
 }
 END_TEST
 
@@ -322,6 +325,70 @@ START_TEST(comm_id_gives_several) {
                             .no_id = true,
                             .env = env,
                             .body = several_by_comm_id});
+}
+END_TEST
+
+/* ---- what a communicator tells ---- */
+
+static void describes(seat *me) {
+    char json[512], want[64];
+    static const size_t sizes[] = {0, 4, 4096, 1 << 20, (size_t)1 << 30};
+    for (int i = 0; i < 5; i++)
+        for (int codec = 0; codec < 2; codec++) {
+            size_t need = 0, room;
+            CHECK_OK(me, cinchCommSetCodec(me->comm, codec ? "int8" : "none"));
+            CHECK_OK(me, cinchCommDescribePlan(me->comm, "allreduce", sizes[i], cinchFloat, NULL,
+                                               &need));
+            room = need;
+            CHECK_OK(me, cinchCommDescribePlan(me->comm, "allreduce", sizes[i], cinchFloat, json,
+                                               &room));
+            CHECK(me, room == need && strlen(json) + 1 == need, "%zu %zu %s", room, need, json);
+            CHECK(me, json[0] == '{' && json[need - 2] == '}', "%s", json);
+            snprintf(want, sizeof want, "\"bytes\":%zu,\"dtype\":\"float\"", sizes[i]);
+            CHECK(me, strstr(json, want), "%s", json);
+            bool encoded = codec && me->nranks > 1 && sizes[i] >= 1 << 20;
+            CHECK(me, strstr(json, encoded ? "\"codec\":\"int8\"" : "\"codec\":\"none\""), "%s",
+                  json);
+            bool shm = me->nranks > 1;
+            CHECK(me, strstr(json, shm ? "\"transport\":\"shm\"" : "\"transport\":\"none\""), "%s",
+                  json);
+            if (me->nranks == 3 && encoded)
+                CHECK(me, strstr(json, "\"algo\":\"twostep\""), "%s", json);
+        }
+}
+
+START_TEST(plans_are_described) {
+    for (int n = 1; n <= 3; n++) ranks_run(&(ranks_case){.nranks = n, .body = describes});
+}
+END_TEST
+
+static void named_calls(seat *me) {
+    cinchConfig_t config = CINCH_CONFIG_INITIALIZER;
+    int data[100] = {0};
+    config.commName = "a \"quoted\"\tname";
+    CHECK_OK(me, cinchCommInitRankConfig(&me->comm, me->nranks, me->id, me->rank, &config));
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(me, cinchAllReduce(data, data, 100, cinchInt, cinchSum, me->comm, NULL));
+}
+
+START_TEST(a_line_of_statistics_each) {
+    char path[100], env[150], line[1000];
+    int lines = 0;
+    snprintf(path, sizeof path, "/tmp/cinch-test-stats-%d", (int)getpid());
+    snprintf(env, sizeof env, "CINCH_STATS_FILE=%s", path);
+    ranks_run(&(ranks_case){.nranks = 3, .env = env, .bare = true, .body = named_calls});
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof line, file)) {
+        lines++;
+        ck_assert_msg(strstr(line, "{\"comm\":\"a \\\"quoted\\\"?name\",\"rank\":") == line, "%s",
+                      line);
+        ck_assert_msg(strstr(line, "\"ranks\":3,\"calls\":3,\"bytes\":1200,") != NULL, "%s", line);
+        ck_assert_msg(line[strlen(line) - 2] == '}', "%s", line);
+    }
+    fclose(file);
+    unlink(path);
+    ck_assert_int_eq(lines, 3);
 }
 END_TEST
 
@@ -478,6 +545,8 @@ int main(void) {
                                   finalize_then_destroy,
                                   nothing_stays_behind,
                                   comm_id_gives_several,
+                                  plans_are_described,
+                                  a_line_of_statistics_each,
                                   groups_nest,
                                   questions_wait_for_the_end_of_the_group,
                                   one_thread_drives_all_ranks,

@@ -30,12 +30,13 @@ static cinchStats_t stats_of(seat *me) {
 
 /* ---- conservation ---- */
 
-enum { COUNT = 700, STEPS = 1000 };
+enum { COUNT = 700, STEPS = 1000, FEWER = 250 };
 
 typedef struct ledger {
     const char *codec;
     cinchDataType_t dtype;
     cinchRedOp_t op;
+    int steps;
     double in[MOST_RANKS][COUNT];   /* sum over the steps */
     double size[MOST_RANKS][COUNT]; /* of magnitudes */
     double out[COUNT], out_size[COUNT];
@@ -57,7 +58,8 @@ static void read_residuals(seat *me, ledger *l) {
     CHECK(me, head.entries == 1 && head.rank == (uint32_t)me->rank && record.nsender == COUNT);
     const unsigned char *floats = state + sizeof head + sizeof record;
     CHECK(me, len == sizeof head + sizeof record + 4 * (record.nsender + record.nowner));
-    CHECK_OK(me, cinchCommDescribePlan(me->comm, "allreduce", COUNT * esize, l->dtype, plan, &room));
+    CHECK_OK(me,
+             cinchCommDescribePlan(me->comm, "allreduce", COUNT * esize, l->dtype, plan, &room));
     if ((at = strstr(plan, "\"chunk_bytes\":"))) part = strtoul(at + 14, NULL, 10) / esize;
     if ((at = strstr(plan, "\"rounds\":"))) rounds = strtoul(at + 9, NULL, 10);
     CHECK(me, part && rounds, "%s", plan);
@@ -71,8 +73,10 @@ static void read_residuals(seat *me, ledger *l) {
         size_t place = i / part * part * (size_t)me->nranks + (size_t)me->rank * part + i % part;
         float value;
         memcpy(&value, floats + 4 * (COUNT + i), 4);
-        if (place < COUNT) l->held[me->rank][place] += l->op == cinchAvg ? value * me->nranks : value;
-        else CHECK(me, value == 0, "beyond the end");
+        if (place < COUNT)
+            l->held[me->rank][place] += l->op == cinchAvg ? value * me->nranks : value;
+        else
+            CHECK(me, value == 0, "beyond the end");
     }
     free(state);
 }
@@ -84,7 +88,7 @@ static void many_steps(seat *me) {
     double factor = l->op == cinchAvg ? me->nranks : 1;
     uint64_t state = (uint64_t)me->rank + 1;
     CHECK_OK(me, cinchCommSetCodec(me->comm, l->codec));
-    for (int k = 0; k < STEPS; k++) {
+    for (int k = 0; k < l->steps; k++) {
         for (size_t i = 0; i < COUNT; i++) {
             uint64_t dice = random64(&state);
             float g = (float)(int32_t)dice * 0x1p-31f;
@@ -102,55 +106,62 @@ static void many_steps(seat *me) {
             l->out_size[i] += fabs(out[i] * factor);
         }
     }
-    CHECK(me, stats_of(me).compressed_calls == STEPS);
+    CHECK(me, stats_of(me).compressed_calls == (uint64_t)l->steps);
     read_residuals(me, l);
 }
 
-static void conserve(const char *codec, cinchDataType_t t, cinchRedOp_t op, int n, const char *env) {
+static void conserve(const char *codec, cinchDataType_t t, cinchRedOp_t op, int n, int steps,
+                     const char *env) {
     static ledger *l;
     if (!l) l = shared_memory(sizeof *l);
-    *l = (ledger){.codec = codec, .dtype = t, .op = op};
+    *l = (ledger){.codec = codec, .dtype = t, .op = op, .steps = steps};
     char all[200];
     snprintf(all, sizeof all, "CINCH_CODEC_MIN_BYTES=16 %s", env);
     ranks_run(&(ranks_case){.nranks = n, .env = all, .body = many_steps, .shared = l});
-    double eps = t == cinchFloat32 ? 0 : t == cinchHalf ? 0x1p-11 : 0x1p-8; /* rounding of results */
+    /* What a step sends is fp32; half results are rounded once more, which no residual holds. */
+    double eps = t == cinchFloat32 ? 0 : 0x1p-11;
     for (size_t i = 0; i < COUNT; i++) {
         double left = -l->out[i], size = 0;
         for (int r = 0; r < n; r++) {
             left += l->in[r][i] - l->held[r][i];
             size += l->size[r][i];
         }
-        double bound = n * 0x1p-23 * size + eps * l->out_size[i] + STEPS * (eps > 0 ? 0x1p-25 : 0);
-        ck_assert_msg(fabs(left) <= bound, "%s n=%d %s op %d %s: element %zu lacks %g of %g (bound %g)",
-                      codec, n, cinch_dtype_name(t), (int)op, env, i, left, size, bound);
+        double bound = n * 0x1p-23 * size + eps * l->out_size[i] + steps * (eps > 0 ? 0x1p-25 : 0);
+        ck_assert_msg(fabs(left) <= bound,
+                      "%s n=%d %s op %d %s: element %zu lacks %g of %g (bound %g)", codec, n,
+                      cinch_dtype_name(t), (int)op, env, i, left, size, bound);
     }
 }
 
 START_TEST(nothing_is_lost_topk) {
-    for (int n = 2; n <= 4; n += 2) {
-        conserve("topk:ratio=0.02", cinchFloat32, cinchSum, n, "");
-        conserve("topk:ratio=0.02", cinchFloat32, cinchAvg, n, "");
-        conserve("topk:ratio=0.02", cinchHalf, n == 2 ? cinchSum : cinchAvg, n, "");
-    }
-    conserve("topk:ratio=0.02,select=global", cinchFloat32, cinchSum, 3, "");
+    conserve("topk:ratio=0.02", cinchFloat32, cinchSum, 2, STEPS, "");
+    conserve("topk:ratio=0.02", cinchFloat32, cinchAvg, 2, FEWER, "");
+    conserve("topk:ratio=0.02", cinchHalf, cinchSum, 2, FEWER, "");
+    conserve("topk:ratio=0.02", cinchFloat32, cinchSum, 4, FEWER, "");
+    conserve("topk:ratio=0.02", cinchFloat32, cinchAvg, 4, STEPS, "");
+    conserve("topk:ratio=0.02", cinchHalf, cinchAvg, 4, FEWER, "");
+    conserve("topk:ratio=0.02,select=global", cinchFloat32, cinchSum, 3, FEWER, "");
 }
 END_TEST
 
 START_TEST(nothing_is_lost_int8) {
-    for (int n = 2; n <= 4; n += 2) {
-        conserve("int8:ef=1", cinchFloat32, cinchSum, n, "");
-        conserve("int8:ef=1", cinchFloat32, cinchAvg, n, "");
-        conserve("int8:ef=1", cinchHalf, n == 2 ? cinchAvg : cinchSum, n, "");
-    }
-    conserve("int8:block=32,ef=1", cinchFloat32, cinchAvg, 3, "CINCH_CHUNK=256"); /* many rounds */
-    conserve("bf16:ef=1", cinchFloat32, cinchSum, 3, "");
+    conserve("int8:ef=1", cinchFloat32, cinchSum, 2, FEWER, "");
+    conserve("int8:ef=1", cinchFloat32, cinchAvg, 2, STEPS, "");
+    conserve("int8:ef=1", cinchHalf, cinchAvg, 2, FEWER, "");
+    conserve("int8:ef=1", cinchFloat32, cinchSum, 4, STEPS, "");
+    conserve("int8:ef=1", cinchFloat32, cinchAvg, 4, FEWER, "");
+    conserve("int8:ef=1", cinchHalf, cinchSum, 4, FEWER, "");
+    conserve("int8:block=32,ef=1", cinchFloat32, cinchAvg, 3, FEWER, "CINCH_CHUNK=256");
+    conserve("int8:ef=1", cinchFloat32, cinchAvg, 2, FEWER, "CINCH_ALGO=twostep");
+    conserve("bf16:ef=1", cinchFloat32, cinchSum, 3, FEWER, "");
 }
 END_TEST
 
-/* Without feedback the same sums drift away: the test above can fail. */
-START_TEST(without_feedback_something_is_lost) {
+/* The residuals of the test above are not all zero: what it holds is not an empty statement. */
+START_TEST(residuals_are_large) {
     ledger *l = shared_memory(sizeof *l);
-    *l = (ledger){.codec = "topk:ratio=0.02,ef=1", .dtype = cinchFloat32, .op = cinchSum};
+    *l =
+        (ledger){.codec = "topk:ratio=0.02", .dtype = cinchFloat32, .op = cinchSum, .steps = FEWER};
     ranks_run(&(ranks_case){
         .nranks = 2, .env = "CINCH_CODEC_MIN_BYTES=16", .body = many_steps, .shared = l});
     double held = 0;
@@ -257,7 +268,7 @@ static void unused_keys(seat *me) {
 }
 
 START_TEST(a_key_unused_for_1000_calls_goes) {
-    ranks_run(&(ranks_case){.nranks = 2, .env = "CINCH_CODEC_MIN_BYTES=16", .body = unused_keys});
+    ranks_run(&(ranks_case){.nranks = 3, .env = "CINCH_CODEC_MIN_BYTES=16", .body = unused_keys});
 }
 END_TEST
 
@@ -369,7 +380,8 @@ static void checkpointed(seat *me) {
         for (int k = 0; k < 1002; k += 2) {
             memset(memory, 0, N * sizeof *memory); /* zeros leave the others as they are */
             CHECK_OK(me, cinchAllReduce(memory, out, N, cinchFloat32, cinchSum, me->comm, NULL));
-            CHECK_OK(me, cinchAllReduce(memory + N, out, N, cinchFloat32, cinchSum, me->comm, NULL));
+            CHECK_OK(me,
+                     cinchAllReduce(memory + N, out, N, cinchFloat32, cinchSum, me->comm, NULL));
         }
         CHECK(me, stats_of(me).ef_dropped == 1);
     }
@@ -467,22 +479,18 @@ START_TEST(imports_are_checked) {
     ranks_run(&(ranks_case){.nranks = 2,
                             .env = "CINCH_CODEC_MIN_BYTES=16",
                             .body = imports,
-                            .logs = "1 imported error-feedback entries found no call|?exported|?cut "
-                                    "off|?factor"});
+                            .logs =
+                                "1 imported error-feedback entries found no call|?exported|?cut "
+                                "off|?factor"});
 }
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {nothing_is_lost_topk,
-                                  nothing_is_lost_int8,
-                                  without_feedback_something_is_lost,
-                                  a_tag_follows_a_buffer,
-                                  tags_can_change,
-                                  a_key_unused_for_1000_calls_goes,
-                                  residuals_have_a_cap,
-                                  residuals_are_as_large_as_the_message,
-                                  another_codec_begins_anew,
-                                  a_checkpoint_continues_bit_by_bit,
+    const TTest *const tests[] = {nothing_is_lost_topk,      nothing_is_lost_int8,
+                                  residuals_are_large,       a_tag_follows_a_buffer,
+                                  tags_can_change,           a_key_unused_for_1000_calls_goes,
+                                  residuals_have_a_cap,      residuals_are_as_large_as_the_message,
+                                  another_codec_begins_anew, a_checkpoint_continues_bit_by_bit,
                                   imports_are_checked};
     return run_tests("ef", tests, sizeof tests / sizeof *tests, 120);
 }

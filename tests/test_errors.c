@@ -57,7 +57,8 @@ static void abort_while_waiting(seat *me) {
     } else if (me->rank == 0) {
         pthread_t thread;
         CHECK(me, pthread_create(&thread, NULL, abort_soon, me) == 0);
-        cinchResult_t result = cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
+        cinchResult_t result =
+            cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
         me->gone = true;
         pthread_join(thread, NULL);
         CHECK(me, result == cinchInvalidUsage && strstr(cinchGetLastError(NULL), "aborted"), "%d",
@@ -66,7 +67,8 @@ static void abort_while_waiting(seat *me) {
         CHECK(me, now_ms() - b->when_ms < 1000);
         CHECK(me, wait_for_all(&b->done, me->nranks));
     } else {
-        cinchResult_t result = cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
+        cinchResult_t result =
+            cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
         CHECK(me, result == cinchRemoteError, "%d", result);
         CHECK(me, now_ms() - b->when_ms < 1500, "after %d ms", (int)(now_ms() - b->when_ms));
         const char *why = cinchGetLastError(me->comm);
@@ -81,12 +83,13 @@ START_TEST(abort_from_another_thread) {
     for (int e = 0; e < 2; e++)
         for (int n = 2; n <= 4; n++)
             for (int p = 0; p < 2; p++)
-                ranks_run(&(ranks_case){.nranks = n,
-                                        .processes = p,
-                                        .env = envs[e],
-                                        .body = abort_while_waiting,
-                                        .shared = clear_board(),
-                                        .logs = "?cinchCommAbort|?was aborted|?closed its connection"});
+                ranks_run(
+                    &(ranks_case){.nranks = n,
+                                  .processes = p,
+                                  .env = envs[e],
+                                  .body = abort_while_waiting,
+                                  .shared = clear_board(),
+                                  .logs = "?cinchCommAbort|?was aborted|?closed its connection"});
 }
 END_TEST
 
@@ -163,7 +166,7 @@ static void kill_cases(const char *transport) {
             atomic_store(&b->ready.arrived, 2 - victim);
             ranks_run(&(ranks_case){.nranks = 3,
                                     .processes = true,
-                                    .parent_hosts = victim == 1,
+                                    .host_apart = victim == 1,
                                     .env = env,
                                     .body = killed_in_a_loop,
                                     .shared = b,
@@ -171,10 +174,14 @@ static void kill_cases(const char *transport) {
         }
 }
 
-START_TEST(killed_over_shm) { kill_cases("shm"); }
+START_TEST(killed_over_shm) {
+    kill_cases("shm");
+}
 END_TEST
 
-START_TEST(killed_over_tcp) { kill_cases("tcp"); }
+START_TEST(killed_over_tcp) {
+    kill_cases("tcp");
+}
 END_TEST
 
 /* ---- a rank never calls ---- */
@@ -185,7 +192,8 @@ static void one_never_calls(seat *me) {
     float *data = calloc(count, sizeof *data);
     if (me->rank != 1) {
         uint64_t start = now_ms();
-        cinchResult_t result = cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
+        cinchResult_t result =
+            cinchAllReduce(data, data, count, cinchFloat, cinchSum, me->comm, NULL);
         uint64_t took = now_ms() - start;
         const char *why = cinchGetLastError(me->comm);
         CHECK(me, result == cinchRemoteError && took > 400 && took < 3000, "%d after %d ms", result,
@@ -198,9 +206,9 @@ static void one_never_calls(seat *me) {
 }
 
 START_TEST(a_rank_that_never_calls) {
-    static const char *const envs[] = {
-        "CINCH_TIMEOUT_MS=500 CINCH_WARN_MS=200", "CINCH_TIMEOUT_MS=500 CINCH_TRANSPORT=tcp CINCH_ALGO=direct",
-        "CINCH_TIMEOUT_MS=500 CINCH_ALGO=ring CINCH_TRANSPORT=shm"};
+    static const char *const envs[] = {"CINCH_TIMEOUT_MS=500 CINCH_WARN_MS=200",
+                                       "CINCH_TIMEOUT_MS=500 CINCH_TRANSPORT=tcp CINCH_ALGO=direct",
+                                       "CINCH_TIMEOUT_MS=500 CINCH_ALGO=ring CINCH_TRANSPORT=shm"};
     for (int e = 0; e < 3; e++)
         for (int n = 2; n <= 3 - (e == 2); n++)
             ranks_run(&(ranks_case){.nranks = n,
@@ -208,7 +216,7 @@ START_TEST(a_rank_that_never_calls) {
                                     .body = one_never_calls,
                                     .shared = clear_board(),
                                     .logs = e ? "made no progress|?closed its connection"
-                                             : "made no progress|has waited"});
+                                              : "made no progress|has waited"});
 }
 END_TEST
 
@@ -267,9 +275,8 @@ START_TEST(codecs_that_differ) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {abort_from_another_thread, abort_drops_what_is_queued,
-                                  killed_over_shm,           killed_over_tcp,
-                                  a_rank_that_never_calls,   counts_that_differ_over_tcp,
-                                  codecs_that_differ};
+    const TTest *const tests[] = {
+        abort_from_another_thread, abort_drops_what_is_queued,  killed_over_shm,   killed_over_tcp,
+        a_rank_that_never_calls,   counts_that_differ_over_tcp, codecs_that_differ};
     return run_tests("errors", tests, sizeof tests / sizeof *tests, 60);
 }

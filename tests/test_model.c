@@ -281,6 +281,26 @@ START_TEST(optimizer) {
 }
 END_TEST
 
+/* After a tiny gradient a large one would move each element by 1.38 times the rate: it moves by the
+ * rate. */
+START_TEST(optimizer_bound) {
+    cinch_model model;
+    cinch_adamw adamw;
+    ck_assert(cinch_model_make(&model, &small, 9));
+    ck_assert(cinch_adamw_make(&adamw, &model, 0, 0.9));
+    adamw.decay = 0;
+    const size_t last = model.count - 1;
+    for (size_t i = 0; i < model.count; i++) model.gradient[i] = (cinch_real)1e-3;
+    cinch_adamw_step(&adamw, &model, model.gradient, 0.1);
+    const double before = (double)model.parameters[last];
+    for (size_t i = 0; i < model.count; i++) model.gradient[i] = -1;
+    cinch_adamw_step(&adamw, &model, model.gradient, 0.1);
+    ck_assert_double_eq_tol((double)model.parameters[last] - before, 0.1, 100 * ULP);
+    cinch_adamw_free(&adamw);
+    cinch_model_free(&model);
+}
+END_TEST
+
 /* A file of `length` bytes that differ from place to place, without a name of its own: path gets
  * one that holds until the descriptor, which is returned, is closed. */
 static int write_text(char path[32], size_t length) {
@@ -361,6 +381,7 @@ int main(void) {
     tcase_add_test(tests, causal);
     tcase_add_test(tests, learns_and_repeats);
     tcase_add_test(tests, optimizer);
+    tcase_add_test(tests, optimizer_bound);
     tcase_add_test(tests, text_parts);
     tcase_add_test(tests, text_refused);
     suite_add_tcase(suite, tests);

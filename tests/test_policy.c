@@ -76,8 +76,7 @@ static void note_init(seat *me) {
     cinchUniqueId id;
     b->code[me->rank] = cinchSuccess;
     /* With CINCH_COMM_ID every rank asks for the id. */
-    if (strncmp(b->assignment, "CINCH_COMM_ID", 13) == 0)
-        b->code[me->rank] = cinchGetUniqueId(&id);
+    if (strncmp(b->assignment, "CINCH_COMM_ID", 13) == 0) b->code[me->rank] = cinchGetUniqueId(&id);
     if (b->code[me->rank] == cinchSuccess)
         b->code[me->rank] = cinchCommInitRank(&me->comm, me->nranks, me->id, me->rank);
     b->took_ms[me->rank] = (uint32_t)(now_ms() - start);
@@ -89,7 +88,9 @@ static void wrong_on_rank_1(seat *me) {
     if (me->rank == 1) set_environment(b->assignment);
 }
 
-static void wrong_everywhere(seat *me) { set_environment(((const board *)me->shared)->assignment); }
+static void wrong_everywhere(seat *me) {
+    set_environment(((const board *)me->shared)->assignment);
+}
 
 static board *run_wrong(const char *assignment, void (*env_of)(seat *)) {
     static board *b;
@@ -98,7 +99,7 @@ static board *run_wrong(const char *assignment, void (*env_of)(seat *)) {
     b->assignment = assignment;
     ranks_run(&(ranks_case){.nranks = 3,
                             .processes = true,
-                            .parent_hosts = true,
+                            .host_apart = true,
                             .bare = true,
                             .env = "CINCH_INIT_TIMEOUT_MS=1500",
                             .env_of = env_of,
@@ -167,8 +168,9 @@ END_TEST
 
 /* The same value in another spelling is no difference. */
 START_TEST(spellings_that_differ) {
-    static const char *const same[] = {"CINCH_CODEC_MIN_BYTES=1024K", "CINCH_CODEC_MIN_BYTES=1048576",
-                                       "CINCH_NONFINITE=PROPAGATE", "CINCH_CODEC_WARMUP=00"};
+    static const char *const same[] = {"CINCH_CODEC_MIN_BYTES=1024K",
+                                       "CINCH_CODEC_MIN_BYTES=1048576", "CINCH_NONFINITE=PROPAGATE",
+                                       "CINCH_CODEC_WARMUP=00"};
     for (int i = 0; i < 4; i++) {
         const board *b = run_wrong(same[i], wrong_on_rank_1);
         for (int r = 0; r < 3; r++)
@@ -186,7 +188,9 @@ static int lines_with(const char *text, const char *part) {
     return count;
 }
 
-static void do_nothing(seat *me) { CHECK(me, me->comm != NULL); }
+static void do_nothing(seat *me) {
+    CHECK(me, me->comm != NULL);
+}
 
 START_TEST(unknown_names) {
     ranks_run(&(ranks_case){
@@ -228,8 +232,8 @@ static void count_compressed(seat *me) {
     cinchRedOp_t op = r->op;
     cinchStats_t stats = {.size = sizeof stats};
     if (r->op == cinchNumOps)
-        CHECK_OK(me, cinchRedOpCreatePreMulSum(&op, &one, r->dtype, cinchScalarHostImmediate,
-                                               me->comm));
+        CHECK_OK(
+            me, cinchRedOpCreatePreMulSum(&op, &one, r->dtype, cinchScalarHostImmediate, me->comm));
     for (int i = 0; i < r->calls; i++)
         CHECK_OK(me, cinchAllReduce(data, data, r->count, r->dtype, op, me->comm, NULL));
     CHECK_OK(me, cinchCommGetStats(me->comm, &stats));
@@ -267,10 +271,8 @@ START_TEST(rules_of_compression) {
     };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         rule r = rules[i];
-        ranks_run(&(ranks_case){.nranks = 2 + (int)(i % 2),
-                                .env = r.env,
-                                .body = count_compressed,
-                                .shared = &r});
+        ranks_run(&(ranks_case){
+            .nranks = 2 + (int)(i % 2), .env = r.env, .body = count_compressed, .shared = &r});
     }
 }
 END_TEST
@@ -313,7 +315,9 @@ START_TEST(communicators_by_name) {
 END_TEST
 
 /* CINCH_CODEC alone is for what crosses hosts. */
-static void odd_and_even(seat *me) { setenv("CINCH_HOSTID", me->rank % 2 ? "odd" : "even", 1); }
+static void odd_and_even(seat *me) {
+    setenv("CINCH_HOSTID", me->rank % 2 ? "odd" : "even", 1);
+}
 
 START_TEST(levels) {
     rule r = {"", cinchFloat, cinchSum, 4096, 2, 0};
@@ -336,12 +340,13 @@ START_TEST(levels) {
                             .body = count_compressed,
                             .shared = &r});
     r.compressed = 0;
-    ranks_run(&(ranks_case){.nranks = 3,
-                            .processes = true,
-                            .env = "CINCH_CODEC=int8 CINCH_CODEC_INTER=none CINCH_CODEC_MIN_BYTES=4K",
-                            .env_of = odd_and_even,
-                            .body = count_compressed,
-                            .shared = &r});
+    ranks_run(
+        &(ranks_case){.nranks = 3,
+                      .processes = true,
+                      .env = "CINCH_CODEC=int8 CINCH_CODEC_INTER=none CINCH_CODEC_MIN_BYTES=4K",
+                      .env_of = odd_and_even,
+                      .body = count_compressed,
+                      .shared = &r});
 }
 END_TEST
 

@@ -11,8 +11,9 @@ static const char *supports(const cinch_call *call) {
 
 static double cost(const cinch_call *call) {
     double n = call->nranks;
-    return (2 + 0.25 * (n - 2)) * cinch_cost_step(call) +
-           2 * (n - 1) / n * (double)call->bytes * cinch_cost_byte(call) * (1 + 0.01 * (n - 2));
+    return (2 + 0.25 * (n - 2)) * cinch_cost_step(call) + 2 * (n - 1) / n * (double)call->bytes *
+                                                              cinch_cost_byte(call) *
+                                                              (n > 8 ? 1 + 0.01 * (n - 8) : 1);
 }
 
 static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
@@ -36,4 +37,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     }
 }
 
-const cinch_algo cinch_algo_direct = {"direct", supports, cost, build, (size_t)64 << 10};
+const cinch_algo cinch_algo_direct = {
+    .name = "direct",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = cinch_parts_ranks,
+    .part_bytes = (size_t)64 << 10,
+    .least_bytes = (size_t)16 << 10,
+};

@@ -31,4 +31,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     }
 }
 
-const cinch_algo cinch_algo_exchange = {"exchange", supports, cost, build, (size_t)128 << 10};
+const cinch_algo cinch_algo_exchange = {
+    .name = "exchange",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = cinch_parts_one,
+    .part_bytes = (size_t)128 << 10,
+    .least_bytes = (size_t)16 << 10,
+};

@@ -82,4 +82,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     if (rank < extra) cinch_build_send(b, rank + power, UNFOLD, out);
 }
 
-const cinch_algo cinch_algo_halving = {"halving", supports, cost, build, (size_t)32 << 10};
+const cinch_algo cinch_algo_halving = {
+    .name = "halving",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = power_below,
+    .part_bytes = (size_t)32 << 10,
+    .least_bytes = (size_t)16 << 10,
+};

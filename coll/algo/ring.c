@@ -36,4 +36,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     }
 }
 
-const cinch_algo cinch_algo_ring = {"ring", supports, cost, build, (size_t)64 << 10};
+const cinch_algo cinch_algo_ring = {
+    .name = "ring",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = cinch_parts_ranks,
+    .part_bytes = (size_t)64 << 10,
+    .least_bytes = (size_t)16 << 10,
+};

@@ -21,6 +21,11 @@ static double cost(const cinch_call *call) {
            (call->nranks == 2 ? 2.0 : 3.0) * (double)call->bytes * cinch_cost_byte(call);
 }
 
+static int parts(int nranks) {
+    (void)nranks;
+    return 2;
+}
+
 /* One tree, of the ranks as heap indices: up with lags 0.., down after that. */
 typedef struct place {
     int at, parent, child[2], children;
@@ -65,4 +70,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
         }
 }
 
-const cinch_algo cinch_algo_tree = {"tree", supports, cost, build, (size_t)64 << 10};
+const cinch_algo cinch_algo_tree = {
+    .name = "tree",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = parts,
+    .part_bytes = (size_t)64 << 10,
+    .least_bytes = (size_t)16 << 10,
+};

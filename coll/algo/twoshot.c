@@ -16,10 +16,11 @@ static const char *supports(const cinch_call *call) {
     return NULL;
 }
 
+/* Two synchronizations; every byte is written to the window once and 2(n-1)/n times read there. */
 static double cost(const cinch_call *call) {
-    double bytes = (double)call->bytes;
+    double bytes = (double)call->bytes, n = call->nranks;
     if (call->mapped) return 0.5 + bytes * 2 * 2e-5;
-    return 0.7 + bytes * (3.5 - 1.0 / call->nranks) * 2e-5;
+    return 0.6 + bytes * (1 + 2 * (n - 1) / n) * 3e-5;
 }
 
 static void build_mapped(cinch_builder *b, cinch_schedule *s, int rank, int n) {
@@ -69,4 +70,14 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     }
 }
 
-const cinch_algo cinch_algo_twoshot = {"twoshot", supports, cost, build, (size_t)64 << 10};
+const cinch_algo cinch_algo_twoshot = {
+    .name = "twoshot",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = cinch_parts_ranks,
+    .part_bytes = (size_t)128 << 10,
+    .least_bytes = (size_t)16 << 10,
+    .round_most = CINCH_LARGE_SLOT / 2,
+    .maps = true,
+};

@@ -50,4 +50,12 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
     }
 }
 
-const cinch_algo cinch_algo_twostep = {"twostep", supports, cost, build, (size_t)128 << 10};
+const cinch_algo cinch_algo_twostep = {
+    .name = "twostep",
+    .supports = supports,
+    .cost = cost,
+    .build = build,
+    .parts = cinch_parts_ranks,
+    .part_bytes = (size_t)128 << 10,
+    .least_bytes = (size_t)16 << 10,
+};
