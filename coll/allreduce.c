@@ -101,11 +101,8 @@ static inline bool fused_serves(const cinch_called *op, size_t bytes) {
 
 static cinchResult_t run_fused(const cinch_called *op, size_t bytes) {
     struct cinchComm *comm = op->comm;
-    bool avg = op->redop == cinchAvg;
     uint64_t number = cinch_comm_issue(comm), began = cinch_ticks();
-    cinchResult_t result = cinch_fused_oneshot(
-        comm, op->send, op->recv, op->count, cinch_dtype_size(op->dtype),
-        cinch_reduce_kernel(op->dtype, avg ? cinchSum : op->redop), avg ? comm->nranks : 0);
+    cinchResult_t result = cinch_fused_oneshot(op);
     if (result != cinchSuccess) result = cinch_comm_fail(comm, result);
     comm->calls++;
     comm->bytes += bytes;

@@ -16,7 +16,7 @@ typedef struct head {
 } head;
 typedef struct record {
     uint64_t id, count, order, nsender, nowner;
-    uint32_t dtype, tagged;
+    uint32_t kind, tagged;
 } record;
 static const char magic[8] = {'C', 'I', 'N', 'C', 'H', 'E', 'F', '1'};
 
@@ -50,7 +50,7 @@ static void discard(cinch_ef *ef) {
 }
 
 static bool same_key(const cinch_ef_key *a, const cinch_ef_key *b) {
-    return a->tagged == b->tagged && a->id == b->id && a->count == b->count && a->dtype == b->dtype;
+    return a->tagged == b->tagged && a->id == b->id && a->count == b->count && a->kind == b->kind;
 }
 
 /* Takes the entry behind *at out of its list. */
@@ -74,7 +74,7 @@ static cinch_ef *claim(cinch_ef_store *store, const cinch_ef_key *key, size_t ns
         const cinch_ef *ef = *at;
         bool named = key->tagged ? ef->key.tagged && ef->key.id == key->id
                                  : !ef->key.tagged && ef->order == store->orders;
-        if (named && ef->key.count == key->count && ef->key.dtype == key->dtype &&
+        if (named && ef->key.count == key->count && ef->key.kind == key->kind &&
             ef->nsender == nsender && ef->nowner == nowner) {
             cinch_ef *claimed = unlink_at(at);
             claimed->key = *key;
@@ -184,7 +184,7 @@ void cinch_ef_export(const cinch_ef_store *store, int rank, int nranks, void *bu
             if (list && !waits(store, ef)) continue;
             /* Numbered anew: the order of those that are gone is nobody's any more. */
             record r = {ef->key.id, ef->key.count, h.entries++,   ef->nsender,
-                        ef->nowner, ef->key.dtype, ef->key.tagged};
+                        ef->nowner, ef->key.kind,  ef->key.tagged};
             memcpy(at, &r, sizeof r);
             memcpy(at + sizeof r, ef->sender, size_of(ef));
             at += sizeof r + size_of(ef);
@@ -200,7 +200,7 @@ static cinchResult_t read_entry(cinch_ef **list, const unsigned char **at, size_
     size_t room = (*left - sizeof r) / sizeof(float);
     if (r.nsender > room || r.nowner > room - r.nsender)
         return cinch_fail(cinchInvalidArgument, "the state to import is cut off");
-    cinch_ef_key key = {r.tagged != 0, r.id, r.count, r.dtype};
+    cinch_ef_key key = {r.tagged != 0, r.id, r.count, r.kind};
     cinch_ef *ef = create(&key, r.nsender, r.nowner);
     if (!ef) return cinch_fail(cinchSystemError, "out of memory for the state to import");
     ef->order = r.order;

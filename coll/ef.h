@@ -14,7 +14,7 @@ typedef struct cinch_ef_key {
     bool tagged;
     uint64_t id; /* the tag's, or the send pointer */
     uint64_t count;
-    uint32_t dtype;
+    uint32_t kind; /* datatype and operator */
 } cinch_ef_key;
 
 typedef struct cinch_ef {

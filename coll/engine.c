@@ -259,6 +259,7 @@ static int run_items(cinch_op *op, cinchResult_t *result, bool *moved) {
                 run_message(op, item, round);
                 break;
             case CINCH_DO_POST:
+                flag_of(op, op->call.comm->rank, item->flag, round)->signature = op->signature;
                 cinch_flag_post(flag_of(op, op->call.comm->rank, item->flag, round),
                                 op->base + round + 1);
                 break;
@@ -269,8 +270,10 @@ static int run_items(cinch_op *op, cinchResult_t *result, bool *moved) {
                 *result = run_sum(op, item, round);
                 if (*result != cinchSuccess) return 0;
                 break;
-            default:
-                break; /* WAIT: ready() was all */
+            default: /* WAIT: ready() has seen the flag */
+                if (flag_of(op, item->peer, item->flag, round)->signature == op->signature) break;
+                *result = cinch_called_differs(&op->call, item->peer);
+                return 0;
             }
         }
     }

@@ -19,6 +19,15 @@ typedef struct cinch_called {
     cinchStream_t stream;
 } cinch_called;
 
+/* What ranks must agree on in a call, in 32 bits. */
+static inline uint32_t cinch_called_signature(const cinch_called *call) {
+    return (uint32_t)call->count * 2654435761u ^ (uint32_t)(call->count >> 32) ^
+           (uint32_t)call->dtype << 8 ^ (uint32_t)call->redop << 4 ^ (uint32_t)call->premul;
+}
+
+/* InvalidUsage: the flag of `peer`, which has just been seen raised, belongs to another call. */
+cinchResult_t cinch_called_differs(const cinch_called *call, int peer) __attribute__((cold));
+
 typedef struct cinch_op {
     cinch_called call;
     uint64_t number; /* in the communicator's order */
@@ -37,8 +46,9 @@ typedef struct cinch_op {
     size_t esize;
     bool encoded, mapped;
     cinch_reduce_fn reduce;
-    bool stream_out; /* the results will not stay in the cache */
-    uint64_t base;   /* flags of round t are raised to base + t + 1 */
+    bool stream_out;    /* the results will not stay in the cache */
+    uint64_t base;      /* flags of round t are raised to base + t + 1 */
+    uint32_t signature; /* shown beside every flag */
     size_t iteration;
     int item;
     cinch_msg *msg;                          /* [depth * nmsg] */
@@ -80,8 +90,7 @@ cinchResult_t cinch_engine_run(cinch_op *list);
 
 /* The fused executor: one-shot for a message of one small slot, the same schedule written out. It
  * must be the operation's turn. */
-cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void *recv,
-                                  size_t count, size_t esize, cinch_reduce_fn reduce, int avg_n);
+cinchResult_t cinch_fused_oneshot(const cinch_called *call);
 
 /* ---- waiting ---- */
 

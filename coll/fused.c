@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/fpu.h"
 #include "coll/engine.h"
+#include "compress/dtype.h"
 
 enum {
     BARE_SPINS = 64, /* a pause would delay what is about to come */
@@ -36,32 +37,44 @@ static inline cinchResult_t wait_for(struct cinchComm *comm, cinch_flag *flag, u
     return wait_long(comm, flag, value, peer, count);
 }
 
-cinchResult_t cinch_fused_oneshot(struct cinchComm *comm, const void *send, void *recv,
-                                  size_t count, size_t esize, cinch_reduce_fn reduce, int avg_n) {
+cinchResult_t cinch_called_differs(const cinch_called *call, int peer) {
+    return cinch_fail(cinchInvalidUsage,
+                      "rank %d called something else than this rank's allreduce of %zu %s: count, "
+                      "datatype and operator are the same on all ranks",
+                      peer, call->count, cinch_dtype_name(call->dtype));
+}
+
+cinchResult_t cinch_fused_oneshot(const cinch_called *call) {
+    struct cinchComm *comm = call->comm;
     const cinch_window *window = comm->net->shm->window;
     unsigned parity = comm->rounds & 1;
     uint64_t value = comm->rounds + 1;
-    size_t bytes = count * esize;
-    bool beside = bytes <= CINCH_SHM_INLINE_BYTES;
+    uint32_t signature = cinch_called_signature(call);
+    size_t bytes = call->count * cinch_dtype_size(call->dtype);
+    bool beside = bytes <= CINCH_SHM_INLINE_BYTES, avg = call->redop == cinchAvg;
     const void *src[MOST];
 
     cinch_flag *mine = &window[comm->rank].flag[parity];
-    memcpy(beside ? mine->payload : window[comm->rank].stage + parity * CINCH_SMALL_SLOT, send,
-           bytes);
+    memcpy(beside ? mine->payload : window[comm->rank].stage + parity * CINCH_SMALL_SLOT,
+           call->send, bytes);
+    mine->signature = signature;
     cinch_flag_post(mine, value);
     for (int q = 0; q < comm->nranks; q++) {
         if (q == comm->rank) {
-            src[q] = send;
+            src[q] = call->send;
             continue;
         }
         cinch_flag *flag = &window[q].flag[parity];
-        CINCH_TRY(wait_for(comm, flag, value, q, count));
+        CINCH_TRY(wait_for(comm, flag, value, q, call->count));
+        if (flag->signature != signature) return cinch_called_differs(call, q);
         src[q] = beside ? flag->payload : window[q].stage + parity * CINCH_SMALL_SLOT;
     }
     /* Nobody reads the next call's line any more: have it here when that comes. */
     __builtin_prefetch(&window[comm->rank].flag[1 - parity], 1, 3);
+    void *dst = call->recv;
     unsigned saved = cinch_fpu_enter();
-    reduce(&recv, 1, src, comm->nranks, count, avg_n, 0);
+    cinch_reduce_kernel(call->dtype, avg ? cinchSum : call->redop)(
+        &dst, 1, src, comm->nranks, call->count, avg ? comm->nranks : 0, 0);
     cinch_fpu_leave(saved);
     comm->rounds = value;
     comm->window_bytes += bytes * (size_t)(comm->nranks - 1);

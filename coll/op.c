@@ -139,11 +139,12 @@ static cinchResult_t reserve(cinch_op *op) {
 
 static cinch_ef_key key_of(const cinch_op *op) {
     const unsigned char *send = op->call.send;
-    for (const cinch_tag *t = op->call.comm->tags; t; t = t->next)
-        if (send >= t->data && send < t->data + t->bytes)
-            return (cinch_ef_key){true, t->id, op->call.count, (uint32_t)op->call.dtype};
-    return (cinch_ef_key){false, (uint64_t)(uintptr_t)send, op->call.count,
-                          (uint32_t)op->call.dtype};
+    cinch_ef_key key = {.id = (uint64_t)(uintptr_t)send,
+                        .count = op->call.count,
+                        .kind = (uint32_t)op->call.dtype | (uint32_t)op->call.redop << 8};
+    for (const cinch_tag *t = op->call.comm->tags; t && !key.tagged; t = t->next)
+        if (send >= t->data && send < t->data + t->bytes) key.tagged = true, key.id = t->id;
+    return key;
 }
 
 static cinchResult_t prepare_codec(cinch_op *op) {
@@ -184,6 +185,7 @@ static void show_buffers(cinch_op *op) {
         where[0] = in, where[1] = out;
     cinch_flag *flag = entry_flag(comm, comm->rank);
     memcpy(flag->payload, where, sizeof where);
+    flag->signature = op->signature;
     cinch_flag_post(flag, comm->rounds + 1);
     op->state = CINCH_OP_ENTERING;
 }
@@ -210,6 +212,8 @@ static cinchResult_t find_buffers(cinch_op *op) {
     for (int q = 0; q < comm->nranks; q++) {
         uint64_t where[2];
         memcpy(where, entry_flag(comm, q)->payload, sizeof where);
+        if (entry_flag(comm, q)->signature != op->signature)
+            return cinch_called_differs(&op->call, q);
         op->mapped &= where[0] != NOWHERE;
     }
     if (!op->mapped) return cinchSuccess;
@@ -269,6 +273,7 @@ cinchResult_t cinch_op_plan(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     op->esize = cinch_dtype_size(op->call.dtype);
     op->source = op->call.send;
+    op->signature = cinch_called_signature(&op->call);
     op->reduce =
         cinch_reduce_kernel(op->call.dtype, op->call.redop == cinchAvg ? cinchSum : op->call.redop);
     if (op->call.premul) {

@@ -66,13 +66,13 @@ void cinch_model_backward(cinch_model *model, const uint8_t *input, const uint8_
                           int windows);
 
 /* AdamW: moments that fade by beta1 and beta2 a step, and decay apart from the gradient. A tensor
- * whose elements would move by more than the rate, as the root mean square, moves by the rate: rare
+ * moves by at most `bound` times the rate at once, as the root mean square of its elements: rare
  * large gradients then do not throw a run off its way. */
 typedef struct cinch_adamw {
     cinch_real *first; /* moments */
     cinch_real *second;
     int64_t step;
-    double beta1, beta2, epsilon, decay;
+    double beta1, beta2, epsilon, decay, bound;
 } cinch_adamw;
 
 /* Moments begin at zero. False: out of memory; nothing is held then. */

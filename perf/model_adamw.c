@@ -6,7 +6,8 @@
 #include "perf/model.h"
 
 bool cinch_adamw_make(cinch_adamw *adamw, const cinch_model *model, double beta1, double beta2) {
-    *adamw = (cinch_adamw){.beta1 = beta1, .beta2 = beta2, .epsilon = 1e-8, .decay = 0.01};
+    *adamw =
+        (cinch_adamw){.beta1 = beta1, .beta2 = beta2, .epsilon = 1e-8, .decay = 0.01, .bound = 2.5};
     adamw->first = calloc(model->count, sizeof *adamw->first);
     adamw->second = calloc(model->count, sizeof *adamw->second);
     if (adamw->first && adamw->second) return true;
@@ -40,7 +41,7 @@ void cinch_adamw_step(cinch_adamw *adamw, cinch_model *model, const cinch_real *
             squares += (double)(move * move);
         }
         const double size = sqrt(squares / (double)tensor->count) / debias1;
-        const cinch_real length = (cinch_real)(rate / debias1 / (size > 1 ? size : 1));
+        const cinch_real length = (cinch_real)(rate / debias1 / fmax(size / adamw->bound, 1));
         const cinch_real keep = (cinch_real)(tensor->spread > 0 ? 1 - rate * adamw->decay : 1);
         for (size_t i = 0; i < tensor->count; i++) {
             const cinch_real move = first[i] / (sqrt(second[i]) * factor + epsilon);

@@ -252,6 +252,49 @@ START_TEST(counts_that_differ_over_tcp) {
 }
 END_TEST
 
+/* The first call of rank 0 is another one than the others'; e->kind says in what. */
+typedef struct disagreement {
+    board b; /* first */
+    int kind;
+    size_t count;
+} disagreement;
+
+static void differing_calls(seat *me) {
+    disagreement *e = me->shared;
+    bool odd = me->rank == 0;
+    size_t count = e->count + (odd && e->kind == 0);
+    cinchDataType_t dtype = odd && e->kind == 1 ? cinchInt32 : cinchFloat;
+    cinchRedOp_t op = odd && e->kind == 2 ? cinchMax : cinchSum;
+    int *data = calloc(count, sizeof *data);
+    cinchResult_t result = cinchSuccess;
+    for (int i = 0; i < 2 && result == cinchSuccess; i++)
+        result = cinchAllReduce(data, data, count, dtype, op, me->comm, NULL);
+    e->b.code[me->rank] = result;
+    snprintf(e->b.why[me->rank], sizeof e->b.why[0], "%s", cinchGetLastError(me->comm));
+    free(data);
+}
+
+START_TEST(calls_that_differ_over_shm) {
+    static const char *const envs[] = {NULL, "CINCH_ALGO=twoshot CINCH_CHUNK=4K"};
+    disagreement *e = shared_memory(sizeof *e);
+    for (int i = 0; i < 2 * 3 * 2; i++)
+        for (int n = 2; n <= 3; n++) {
+            memset(e, 0, sizeof *e);
+            e->kind = i / 2 % 3;
+            e->count = i / 6 ? 40000 : 10;
+            ranks_run(&(ranks_case){.nranks = n,
+                                    .env = envs[i % 2],
+                                    .body = differing_calls,
+                                    .shared = e,
+                                    .logs = "*"});
+            for (int r = 0; r < n; r++)
+                ck_assert_msg(e->b.code[r] != cinchSuccess && strstr(e->b.why[r], "same on all"),
+                              "kind %d, %zu elements, n=%d, rank %d: %d \"%s\"", e->kind, e->count,
+                              n, r, (int)e->b.code[r], e->b.why[r]);
+        }
+}
+END_TEST
+
 static void differing_codecs(seat *me) {
     int value = 1;
     CHECK_FAILS(me, cinchCommSetCodec(me->comm, me->rank == 1 ? "int8" : "bf16"), cinchInvalidUsage,
@@ -275,8 +318,13 @@ START_TEST(codecs_that_differ) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {
-        abort_from_another_thread, abort_drops_what_is_queued,  killed_over_shm,   killed_over_tcp,
-        a_rank_that_never_calls,   counts_that_differ_over_tcp, codecs_that_differ};
+    const TTest *const tests[] = {abort_from_another_thread,
+                                  abort_drops_what_is_queued,
+                                  killed_over_shm,
+                                  killed_over_tcp,
+                                  a_rank_that_never_calls,
+                                  counts_that_differ_over_tcp,
+                                  calls_that_differ_over_shm,
+                                  codecs_that_differ};
     return run_tests("errors", tests, sizeof tests / sizeof *tests, 60);
 }
