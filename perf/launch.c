@@ -170,7 +170,12 @@ static void look(crew *c) {
         c->state[r] = ENDED;
         c->running--;
         int status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
-        if (status && !c->status) c->status = status;
+        if (status && !c->status) {
+            c->status = status;
+            if (info.si_code != CLD_EXITED && !c->signalled && !c->kill_ns)
+                fprintf(stderr, "%s: rank %d was killed by signal %d (%s)\n", c->launch->name, r,
+                        info.si_status, strsignal(info.si_status));
+        }
         if (status && !c->term_ns && !c->kill_ns) c->term_ns = cinch_now_ns() + GRACE_NS;
     }
 }

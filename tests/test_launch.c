@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cinch run: what ranks get, whose exit status counts, and that nothing of them remains. */
 #include <check.h>
+#include <stdbool.h>
 
 #include "tests/run_program.h"
 
@@ -74,6 +75,8 @@ START_TEST(first_failure_decides) {
         program_run(&p, "", line);
         ck_assert_msg(p.status == cases[i].status, "%s: %d", cases[i].what, p.status);
         ck_assert_msg(p.seconds < 2.5, "%s: %f s", cases[i].what, p.seconds);
+        bool told = strstr(p.text[ERR], "was killed by signal") != NULL;
+        ck_assert_msg(told == (p.status > 128), "%s: \"%s\"", cases[i].what, p.text[ERR]);
     }
 }
 END_TEST
