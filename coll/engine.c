@@ -259,7 +259,9 @@ static int run_items(cinch_op *op, cinchResult_t *result, bool *moved) {
                 run_message(op, item, round);
                 break;
             case CINCH_DO_POST:
-                flag_of(op, op->call.comm->rank, item->flag, round)->signature = op->signature;
+                atomic_store_explicit(
+                    &flag_of(op, op->call.comm->rank, item->flag, round)->signature, op->signature,
+                    memory_order_relaxed);
                 cinch_flag_post(flag_of(op, op->call.comm->rank, item->flag, round),
                                 op->base + round + 1);
                 break;
@@ -271,7 +273,9 @@ static int run_items(cinch_op *op, cinchResult_t *result, bool *moved) {
                 if (*result != cinchSuccess) return 0;
                 break;
             default: /* WAIT: ready() has seen the flag */
-                if (flag_of(op, item->peer, item->flag, round)->signature == op->signature) break;
+                if (atomic_load_explicit(&flag_of(op, item->peer, item->flag, round)->signature,
+                                         memory_order_relaxed) == op->signature)
+                    break;
                 *result = cinch_called_differs(&op->call, item->peer);
                 return 0;
             }

@@ -57,7 +57,7 @@ cinchResult_t cinch_fused_oneshot(const cinch_called *call) {
     cinch_flag *mine = &window[comm->rank].flag[parity];
     memcpy(beside ? mine->payload : window[comm->rank].stage + parity * CINCH_SMALL_SLOT,
            call->send, bytes);
-    mine->signature = signature;
+    atomic_store_explicit(&mine->signature, signature, memory_order_relaxed);
     cinch_flag_post(mine, value);
     for (int q = 0; q < comm->nranks; q++) {
         if (q == comm->rank) {
@@ -66,7 +66,8 @@ cinchResult_t cinch_fused_oneshot(const cinch_called *call) {
         }
         cinch_flag *flag = &window[q].flag[parity];
         CINCH_TRY(wait_for(comm, flag, value, q, call->count));
-        if (flag->signature != signature) return cinch_called_differs(call, q);
+        if (atomic_load_explicit(&flag->signature, memory_order_relaxed) != signature)
+            return cinch_called_differs(call, q);
         src[q] = beside ? flag->payload : window[q].stage + parity * CINCH_SMALL_SLOT;
     }
     /* Nobody reads the next call's line any more: have it here when that comes. */

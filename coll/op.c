@@ -185,7 +185,7 @@ static void show_buffers(cinch_op *op) {
         where[0] = in, where[1] = out;
     cinch_flag *flag = entry_flag(comm, comm->rank);
     memcpy(flag->payload, where, sizeof where);
-    flag->signature = op->signature;
+    atomic_store_explicit(&flag->signature, op->signature, memory_order_relaxed);
     cinch_flag_post(flag, comm->rounds + 1);
     op->state = CINCH_OP_ENTERING;
 }
@@ -212,7 +212,8 @@ static cinchResult_t find_buffers(cinch_op *op) {
     for (int q = 0; q < comm->nranks; q++) {
         uint64_t where[2];
         memcpy(where, entry_flag(comm, q)->payload, sizeof where);
-        if (entry_flag(comm, q)->signature != op->signature)
+        if (atomic_load_explicit(&entry_flag(comm, q)->signature, memory_order_relaxed) !=
+            op->signature)
             return cinch_called_differs(&op->call, q);
         op->mapped &= where[0] != NOWHERE;
     }

@@ -357,7 +357,9 @@ static void finish_gather(cinch_server *server, uint64_t bytes) {
     server->gathered = 0;
     for (cinch_conn *conn = server->conns; conn; conn = conn->next) {
         if (conn->state != CINCH_CONN_SEAT) continue;
-        memcpy(packet->data + sizeof(cinch_frame) + conn->hello.rank * bytes, conn->part, bytes);
+        if (bytes)
+            memcpy(packet->data + sizeof(cinch_frame) + conn->hello.rank * bytes, conn->part,
+                   bytes);
         free(conn->part);
         conn->part = NULL;
     }

@@ -19,7 +19,7 @@
 typedef struct cinch_flag {
     _Alignas(128) _Atomic uint64_t value;
     _Atomic uint32_t sleepers;
-    uint32_t signature; /* of the call, written like the payload: who differs is found out */
+    _Atomic uint32_t signature; /* of the call that raises it: who differs is found out */
     unsigned char payload[CINCH_SHM_INLINE_BYTES];
 } cinch_flag;
 _Static_assert(sizeof(cinch_flag) == 128, "a flag is one pair of cache lines");
