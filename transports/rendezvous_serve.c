@@ -218,21 +218,20 @@ static void hear_rest(cinch_conn *conn) {
 }
 
 static void serve(cinch_server *server, cinch_conn *conn, short events) {
-    if ((events & POLLOUT) && !flush(conn)) {
-        lost(server, conn);
-        return;
-    }
+    bool broken = (events & POLLOUT) && !flush(conn);
     if (conn->state == CINCH_CONN_PREFACE)
         hear_preface(server, conn);
     else if (conn->state == CINCH_CONN_PROOF)
         hear_proof(server, conn);
     else if (conn->state == CINCH_CONN_CLOSING)
         hear_rest(conn);
-    else if (events & (POLLIN | POLLHUP | POLLERR))
+    else if (broken || (events & (POLLIN | POLLHUP | POLLERR)))
         for (int i = 0; i < READS_AT_ONCE; i++) {
             if (conn->state != CINCH_CONN_HELLO && conn->state != CINCH_CONN_SEAT) break;
             if (!hear_frame(server, conn)) break;
         }
+    /* A rank that has said goodbye closes its end: that was read first. */
+    if (broken) lost(server, conn);
 }
 
 /* The stranger that has been here longest makes room: an honest one needs milliseconds. */
