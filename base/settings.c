@@ -160,8 +160,8 @@ static size_t distance(const char *a, const char *b) {
 
 /* Names of later versions: known, so no spelling is suggested for them. */
 static const char *const later[] = {
-    "CINCH_MAX_REL_ERROR", "CINCH_TOPO_FILE", "CINCH_TOPO_DUMP", "CINCH_PLAN_FILE",
-    "CINCH_PLAN_DUMP",     "CINCH_NCCL_PATH", "CINCH_NCCL_MODE",
+    "CINCH_MAX_REL_ERROR", "CINCH_TOPO_FILE", "CINCH_TOPO_DUMP",
+    "CINCH_PLAN_FILE",     "CINCH_PLAN_DUMP",
 };
 
 static void warn_unknown(void) {

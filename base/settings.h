@@ -23,7 +23,8 @@
     X(TEXT, codec_inter, "CODEC_INTER", "", 1, NULL, "codec between hosts; empty: as CINCH_CODEC") \
     X(SIZE, codec_min_bytes, "CODEC_MIN_BYTES", "1M", 1, NULL,                                     \
       "smaller messages are never compressed")                                                     \
-    X(TEXT, codec_ops, "CODEC_OPS", "allreduce", 1, NULL, "collectives that may be compressed")    \
+    X(TEXT, codec_ops, "CODEC_OPS", "allreduce,reducescatter", 1, NULL,                            \
+      "collectives that may be compressed, out of allreduce,reducescatter,allgather")              \
     X(TEXT, codec_dtypes, "CODEC_DTYPES", "float,half,bfloat16", 1, NULL,                          \
       "datatypes that may be compressed")                                                          \
     X(TEXT, codec_exclude, "CODEC_EXCLUDE", "", 1, NULL,                                           \
@@ -61,6 +62,11 @@
       "a collective that makes no progress for so long fails; 0: never")                           \
     X(COUNT, warn_ms, "WARN_MS", "60000", 0, NULL,                                                 \
       "a collective without progress for so long is warned about")                                 \
+    X(TEXT, nccl_path, "NCCL_PATH", "", 0, NULL,                                                   \
+      "the real libnccl.so.2 for the drop-in, or its folder; empty: found as the loader would")    \
+    X(CHOICE, nccl_mode, "NCCL_MODE", "auto", 0, "auto|forward|native",                            \
+      "the drop-in hands calls to the real NCCL, or serves them itself; auto: forward where that " \
+      "and a CUDA device are there")                                                               \
     X(CHOICE, debug, "DEBUG", "warn", 0, "none|error|warn|info|debug|trace",                       \
       "log level; NCCL_DEBUG is read too")                                                         \
     X(TEXT, debug_file, "DEBUG_FILE", "", 0, NULL,                                                 \

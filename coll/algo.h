@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The algorithms of all-reduce: a file and a row each. */
+/* The algorithms: a file each, and a row for each collective that it serves. */
 #ifndef CINCH_COLL_ALGO_H_
 #define CINCH_COLL_ALGO_H_
 
@@ -7,8 +7,9 @@
 
 /* What the selection knows of a call. */
 typedef struct cinch_call {
-    int nranks;
-    size_t bytes;       /* of the message */
+    cinch_collective collective;
+    int nranks, root;
+    size_t bytes;       /* of a block */
     bool windows;       /* all ranks share a host and see each other's windows */
     bool mapped;        /* and each other's buffers */
     bool encoded;       /* with a codec */
@@ -17,6 +18,7 @@ typedef struct cinch_call {
 
 typedef struct cinch_algo {
     const char *name; /* as in CINCH_ALGO */
+    cinch_collective collective;
 
     /* NULL: can serve the call; else why not, as the end of "NAME cannot serve this call: ". */
     const char *(*supports)(const cinch_call *call);
@@ -31,25 +33,38 @@ typedef struct cinch_algo {
     int (*parts)(int nranks); /* of its schedules */
 
     /* Bytes of a part: part_bytes in a long message, down to least_bytes in a short one, so that a
-     * few rounds can overlap. round_most: 0, or the room of a round. */
+     * few rounds can overlap. round_most: 0, or the room of a round, all blocks of the send buffer
+     * together. */
     size_t part_bytes, least_bytes, round_most;
 
-    bool maps; /* reaches into peers' buffers where they are mapped */
+    size_t
+        maps_from; /* bytes from which it reaches into peers' buffers that are mapped; 0: never */
 } cinch_algo;
 
 /* For `parts`: one, and one for each rank. */
 int cinch_parts_one(int nranks);
 int cinch_parts_ranks(int nranks);
 
+/* Rows of all-reduce, and of all others as far as the algorithm serves them. */
 extern const cinch_algo cinch_algo_oneshot, cinch_algo_twoshot, cinch_algo_ring, cinch_algo_tree,
     cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep;
+extern const cinch_algo cinch_algo_reducescatter_oneshot, cinch_algo_allgather_oneshot,
+    cinch_algo_broadcast_oneshot, cinch_algo_reduce_oneshot, cinch_algo_alltoall_oneshot,
+    cinch_algo_gather_oneshot, cinch_algo_scatter_oneshot;
+extern const cinch_algo cinch_algo_reduce_twoshot;
+extern const cinch_algo cinch_algo_reducescatter_ring, cinch_algo_allgather_ring,
+    cinch_algo_broadcast_ring, cinch_algo_reduce_ring;
+extern const cinch_algo cinch_algo_broadcast_tree, cinch_algo_reduce_tree;
+extern const cinch_algo cinch_algo_reducescatter_direct, cinch_algo_allgather_direct,
+    cinch_algo_broadcast_direct, cinch_algo_reduce_direct, cinch_algo_alltoall_direct,
+    cinch_algo_gather_direct, cinch_algo_scatter_direct;
 
 const cinch_algo *cinch_algo_at(int index); /* NULL past the end */
 
-/* The algorithm of that name, or NULL. */
-const cinch_algo *cinch_algo_find(const char *name);
+/* The collective's algorithm of that name, or NULL. */
+const cinch_algo *cinch_algo_find(cinch_collective collective, const char *name);
 
-/* The cheapest that can serve the call; never NULL. */
+/* The cheapest that can serve the call; NULL: a codec that none takes. */
 const cinch_algo *cinch_algo_choose(const cinch_call *call);
 
 /* Schedules of `rank` by `algo`. */

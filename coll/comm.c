@@ -1,25 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of a communicator: joining, failing, leaving. */
+/* A communicator as such: made, asked, failing, waited for, freed. */
 #include "coll/comm.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
-#include "base/cpu.h"
+#include "base/device.h"
 #include "base/log.h"
 #include "coll/engine.h"
 #include "coll/group.h"
 #include "coll/introspect.h"
 
-cinchResult_t cinch_comm_check(const struct cinchComm *comm) {
+cinchResult_t cinch_comm_known(const struct cinchComm *comm) {
     if (comm && comm->magic == CINCH_COMM_MAGIC) return cinchSuccess;
     return cinch_fail(cinchInvalidArgument, comm ? "comm is no communicator" : "comm is NULL");
 }
+
+cinchResult_t cinch_comm_check(const struct cinchComm *comm) {
+    CINCH_TRY(cinch_comm_known(comm));
+    if (!atomic_load_explicit(&comm->unsized, memory_order_acquire)) return cinchSuccess;
+    return cinch_fail(cinchInvalidArgument,
+                      "the communicator is still being split off: it serves when "
+                      "cinchCommGetAsyncError does not say cinchInProgress any more");
+}
+
+/* ---- failing ---- */
 
 cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code) {
     enum { TRIES = 20, TRY_MS = 10 };
@@ -36,6 +45,8 @@ cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code)
 
 cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code) {
     if (atomic_load(&comm->failed) != cinchSuccess) return code;
+    /* What was revoked has not failed: its ranks may still split it. */
+    if (code == cinchInvalidUsage && atomic_load(&comm->revoked)) return code;
     pthread_mutex_lock(&comm->why_lock);
     if (atomic_load(&comm->failed) == cinchSuccess) {
         strncpy(comm->why, cinch_last_error(), sizeof comm->why - 1);
@@ -46,11 +57,17 @@ cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code) {
     return code;
 }
 
-cinchResult_t cinch_comm_state(struct cinchComm *comm) {
-    int failed = atomic_load_explicit(&comm->failed, memory_order_acquire);
-    if (failed == cinchSuccess && !atomic_load(&comm->aborted)) return cinchSuccess;
-    if (failed == cinchSuccess)
+cinchResult_t cinch_comm_stopped(const struct cinchComm *comm) {
+    if (atomic_load_explicit(&comm->aborted, memory_order_relaxed))
         return cinch_fail_quiet(cinchInvalidUsage, "the communicator was aborted");
+    if (atomic_load_explicit(&comm->revoked, memory_order_relaxed))
+        return cinch_fail_quiet(cinchInvalidUsage, "the communicator was revoked");
+    return cinchSuccess;
+}
+
+static cinchResult_t failure(struct cinchComm *comm) {
+    int failed = atomic_load_explicit(&comm->failed, memory_order_acquire);
+    if (failed == cinchSuccess) return cinchSuccess;
     pthread_mutex_lock(&comm->why_lock);
     cinchResult_t result =
         cinch_fail_quiet((cinchResult_t)failed, "the communicator has failed: %s", comm->why);
@@ -58,19 +75,44 @@ cinchResult_t cinch_comm_state(struct cinchComm *comm) {
     return result;
 }
 
-static void wait_for_turn(struct cinchComm *comm) {
-    while (atomic_load_explicit(&comm->turn, memory_order_acquire) !=
-           atomic_load_explicit(&comm->issued, memory_order_relaxed)) {
-        struct timespec nap = {0, 50000};
-        nanosleep(&nap, NULL);
+cinchResult_t cinch_comm_state(struct cinchComm *comm) {
+    if (atomic_load_explicit(&comm->revoked, memory_order_relaxed)) return cinch_comm_stopped(comm);
+    CINCH_TRY(failure(comm));
+    return cinch_comm_stopped(comm);
+}
+
+cinchResult_t cinch_comm_healthy(struct cinchComm *comm) {
+    if (comm->finalized)
+        return cinch_fail(cinchInvalidUsage, "the communicator was finalized by "
+                                             "cinchCommFinalize: it can only be destroyed");
+    CINCH_TRY(failure(comm));
+    return atomic_load(&comm->aborted) ? cinch_comm_stopped(comm) : cinchSuccess;
+}
+
+/* ---- waiting ---- */
+
+static void nap(void) {
+    struct timespec rest = {0, 50000};
+    nanosleep(&rest, NULL);
+}
+
+void cinch_comm_await_turn(struct cinchComm *comm, uint64_t number) {
+    for (;;) {
+        uint64_t turn = atomic_load_explicit(&comm->turn, memory_order_acquire);
+        if (turn != CINCH_TURN_NONE && turn >= number) return;
+        nap();
     }
+}
+
+void cinch_comm_end_turn(struct cinchComm *comm, uint64_t number) {
+    atomic_store_explicit(&comm->turn, number + 1, memory_order_release);
 }
 
 cinchResult_t cinch_comm_drain(struct cinchComm *comm) {
     if (cinch_group_holds(comm))
         return cinch_fail(cinchInvalidUsage,
                           "the communicator has calls in a group that has not ended");
-    wait_for_turn(comm);
+    cinch_comm_await_turn(comm, atomic_load_explicit(&comm->issued, memory_order_relaxed));
     return cinchSuccess;
 }
 
@@ -81,203 +123,85 @@ uint64_t cinch_comm_wire_bytes(const struct cinchComm *comm) {
     return bytes;
 }
 
-/* ---- joining ---- */
+/* ---- made and freed ---- */
 
-static bool read_config(struct cinchComm *comm, const cinchConfig_t *config, char *why) {
-    if (!config) return true;
+static bool read_config(struct cinchComm *comm, const cinchConfig_t *config, int *blocking,
+                        char *why) {
     if (config->magic != CINCH_CONFIG_MAGIC || config->size < offsetof(cinchConfig_t, blocking)) {
         strcpy(why, "config was not begun with CINCH_CONFIG_INITIALIZER");
         return false;
     }
     cinchConfig_t known = CINCH_CONFIG_INITIALIZER;
     memcpy(&known, config, config->size < sizeof known ? config->size : sizeof known);
-    if (known.blocking == 0) {
-        strcpy(why, "config->blocking=0: known, not in this version; 1 is accepted");
+    if (known.blocking != 0 && known.blocking != 1 && known.blocking != CINCH_CONFIG_UNDEF_INT) {
+        sprintf(why, "config->blocking=%d: 0 and 1 are accepted", known.blocking);
         return false;
     }
+    *blocking = known.blocking != 0;
     if (known.commName) strncpy(comm->name, known.commName, sizeof comm->name - 1);
     return true;
 }
 
-/* Settings, config and policy. False: this rank cannot go on, and why. */
-static bool configure(struct cinchComm *comm, const cinchConfig_t *config, char *why) {
-    bool good = cinch_settings_load(&comm->settings, why);
-    return good && read_config(comm, config, why) &&
-           cinch_policy_load(&comm->settings, comm->name, &comm->policy, why) &&
-           cinch_stats_writable(&comm->settings, why);
+/* Settings, config and policy, as far as they are good. */
+static void configure(struct cinchComm *comm, const cinchConfig_t *config,
+                      const struct cinchComm *parent, cinch_refusal *refusal, int *blocking) {
+    *blocking = 1;
+    *refusal = (cinch_refusal){.code = cinchInvalidUsage};
+    bool good = cinch_settings_load(&comm->settings, refusal->why);
+    if (!config && parent) {
+        memcpy(comm->name, parent->name, sizeof comm->name);
+        *blocking = !parent->worker;
+    } else if (config && good) {
+        good = read_config(comm, config, blocking, refusal->why);
+        if (!good) refusal->code = cinchInvalidArgument;
+    }
+    if (good && cinch_policy_load(&comm->settings, comm->name, &comm->policy, refusal->why) &&
+        cinch_stats_writable(&comm->settings, refusal->why))
+        refusal->why[0] = '\0';
 }
 
-/* What a rank sees of the others' memory; the least that any rank sees is what is used. */
-typedef struct view {
-    cpu_set_t cpus; /* on which it may run */
-    uint8_t windows, heaps;
-} view;
-
-static void join_views(struct cinchComm *comm, const view *all) {
-    cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
-    int here = 0;
-    CPU_ZERO(&cpus);
-    comm->one_host = comm->all_local = comm->heaps = true;
-    for (int q = 0; q < comm->nranks; q++) {
-        comm->all_local &= all[q].windows;
-        comm->heaps &= all[q].heaps;
-        comm->one_host &= comm->net->local[q] != 0;
-        if (!comm->net->local[q]) continue;
-        CPU_OR(&cpus, &cpus, &all[q].cpus);
-        here++;
-    }
-    comm->heaps &= comm->all_local;
-    comm->crowded = here > CPU_COUNT(&cpus);
-}
-
-static cinchResult_t agree_on_views(struct cinchComm *comm) {
-    view mine = {.windows = comm->net->shm != NULL, .heaps = comm->net->shm != NULL};
-    if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
-        memset(&mine.cpus, 0xff, sizeof mine.cpus);
-    for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
-        mine.windows &= comm->net->shm->window[q].flag != NULL;
-        mine.heaps &= comm->net->shm->window[q].heap != NULL;
-    }
-    view *all = malloc((size_t)comm->nranks * sizeof *all);
-    if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
-    cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
-    if (result == cinchSuccess) join_views(comm, all);
-    free(all);
+cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm *parent,
+                             cinch_refusal *refusal, struct cinchComm **out) {
+    struct cinchComm *comm = cinch_comm_memory();
+    int blocking;
+    if (!comm) return cinch_fail(cinchSystemError, "out of memory for a communicator");
+    pthread_mutex_init(&comm->why_lock, NULL);
+    comm->magic = CINCH_COMM_MAGIC;
+    comm->born_ns = cinch_now_ns();
+    comm->born_ticks = cinch_ticks();
+    atomic_store(&comm->turn, CINCH_TURN_NONE);
+    atomic_store(&comm->joining, true);
+    configure(comm, config, parent, refusal, &blocking);
+    cinchResult_t result = blocking ? cinchSuccess : cinch_device_host.stream_create(&comm->worker);
+    if (result == cinchSuccess)
+        *out = comm;
+    else
+        cinch_comm_release(comm);
     return result;
 }
 
-static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
-    const cinch_algo *algo;
-    cinch_cut cut;
-    return cinch_op_choose(comm, bytes, cinchFloat32, false, comm->heaps, &algo, &cut) ==
-               cinchSuccess &&
-           algo == &cinch_algo_oneshot && cut.rounds == 1;
-}
-
-void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec) {
-    comm->policy.codec = *codec;
-    comm->oneshot_most = 0;
-    bool possible = !comm->policy.algo || comm->policy.algo == &cinch_algo_oneshot;
-    if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return;
-    size_t most = CINCH_SMALL_SLOT, min = (size_t)comm->settings.codec_min_bytes;
-    if (codec->vt && min <= most) most = min ? min - 1 : 0;
-    size_t below = 0, above = most / 64 + 1; /* it is chosen up to some size, and not beyond */
-    while (below + 1 < above) {
-        size_t middle = (below + above) / 2;
-        if (chooses_oneshot(comm, middle * 64))
-            below = middle;
-        else
-            above = middle;
-    }
-    comm->oneshot_most = below * 64;
-}
-
-static cinchResult_t connect_ranks(struct cinchComm *comm) {
-    cinch_net_options options = {
-        .stage_bytes = CINCH_STAGE_BYTES, .checksum = comm->settings.checksum, .heap_fd = -1};
-    cinch_heap heap;
-    if (cinch_heap_get(&heap) == cinchSuccess) {
-        options.heap = heap.data;
-        options.heap_bytes = heap.bytes;
-        options.heap_fd = heap.fd;
-    }
-    CINCH_TRY(cinch_net_open(&comm->settings, comm->meeting, comm->rank, comm->nranks, &options,
-                             &comm->net));
-    CINCH_TRY(agree_on_views(comm));
-    comm->llc_bytes = cinch_cpu_llc_bytes();
-    if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
-        cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "
-                   "(CINCH_CODEC_INTRA compresses inside a host)",
-                   comm->settings.codec_inter[0] ? "_INTER" : "",
-                   comm->settings.codec_inter[0] ? comm->settings.codec_inter
-                                                 : comm->settings.codec,
-                   comm->nranks);
-    cinch_comm_use_codec(comm, comm->one_host ? &comm->policy.intra : &comm->policy.inter);
-    return cinchSuccess;
-}
-
-static void release(struct cinchComm *comm) {
+void cinch_comm_release(struct cinchComm *comm) {
+    if (comm->worker) cinch_device_host.stream_destroy(comm->worker);
     if (comm->net) cinch_net_close(comm->net);
     cinch_rendezvous_leave(comm->meeting);
-    for (int a = 0; a < CINCH_MOST_ALGOS; a++)
-        for (int i = 0; i < 4; i++) cinch_schedule_free(&comm->schedule[a][i / 2][i % 2]);
-    cinch_scratch_free(&comm->data);
-    cinch_scratch_free(&comm->messages);
-    cinch_scratch_free(&comm->pointers);
-    cinch_scratch_free(&comm->peers);
+    cinch_op_forget(comm);
     while (comm->tags) {
         cinch_tag *next = comm->tags->next;
         free(comm->tags);
         comm->tags = next;
     }
+    while (comm->windows) {
+        struct cinchWindow_vidmem *next = comm->windows->next;
+        free(comm->windows);
+        comm->windows = next;
+    }
     cinch_ef_clear(&comm->ef);
     cinch_settings_free(&comm->settings);
     pthread_mutex_destroy(&comm->why_lock);
-    comm->magic = 0;
-    free(comm);
+    cinch_comm_bury(comm);
 }
 
-cinchResult_t cinch_comm_create(struct cinchComm **out, int nranks, const cinchUniqueId *id,
-                                int rank, const cinchConfig_t *config) {
-    struct cinchComm *comm = calloc(1, sizeof *comm);
-    if (!comm) return cinch_fail(cinchSystemError, "out of memory for a communicator");
-    pthread_mutex_init(&comm->why_lock, NULL);
-    comm->magic = CINCH_COMM_MAGIC;
-    comm->rank = rank;
-    comm->nranks = nranks;
-    comm->born_ns = cinch_now_ns();
-    comm->born_ticks = cinch_ticks();
-    cinch_log_rank(rank);
-    char why[CINCH_ERROR_TEXT] = "";
-    bool good = configure(comm, config, why);
-    cinchResult_t result =
-        cinch_rendezvous_join(&comm->settings, id, rank, nranks, good ? NULL : why, &comm->meeting);
-    if (result == cinchSuccess && nranks > 1) result = connect_ranks(comm);
-    if (result != cinchSuccess) {
-        if (comm->meeting) cinch_rendezvous_abort(comm->meeting, cinch_last_error());
-        release(comm);
-        return result;
-    }
-    *out = comm;
-    return cinchSuccess;
-}
-
-/* ---- leaving ---- */
-
-cinchResult_t cinchCommFinalize(cinchComm_t comm) {
-    CINCH_TRY(cinch_comm_check(comm));
-    CINCH_TRY(cinch_comm_drain(comm));
-    comm->finalized = true;
-    comm->oneshot_most = 0; /* the fast path does not look at finalized */
-    return cinchSuccess;
-}
-
-cinchResult_t cinchCommDestroy(cinchComm_t comm) {
-    CINCH_TRY(cinch_comm_check(comm));
-    CINCH_TRY(cinch_comm_drain(comm));
-    int unused = cinch_ef_leftovers(&comm->ef);
-    if (unused) cinch_warn("%d imported error-feedback entries found no call", unused);
-    cinch_stats_write(comm);
-    release(comm);
-    return cinchSuccess;
-}
-
-cinchResult_t cinchCommAbort(cinchComm_t comm) {
-    CINCH_TRY(cinch_comm_check(comm));
-    atomic_store(&comm->aborted, true);
-    if (comm->meeting) cinch_rendezvous_abort(comm->meeting, "it called cinchCommAbort");
-    cinch_group_forget(comm);
-    wait_for_turn(comm);
-    release(comm);
-    return cinchSuccess;
-}
-
-cinchResult_t cinchCommGetAsyncError(cinchComm_t comm, cinchResult_t *asyncError) {
-    CINCH_TRY(cinch_comm_check(comm));
-    if (!asyncError) return cinch_fail(cinchInvalidArgument, "asyncError is NULL");
-    *asyncError = (cinchResult_t)atomic_load(&comm->failed);
-    return cinchSuccess;
-}
+/* ---- asked ---- */
 
 cinchResult_t cinchCommCount(const cinchComm_t comm, int *count) {
     CINCH_TRY(cinch_comm_check(comm));
@@ -291,4 +215,11 @@ cinchResult_t cinchCommUserRank(const cinchComm_t comm, int *rank) {
     if (!rank) return cinch_fail(cinchInvalidArgument, "rank is NULL");
     *rank = comm->rank;
     return cinchSuccess;
+}
+
+cinchResult_t cinchCommCuDevice(const cinchComm_t comm, int *device) {
+    CINCH_TRY(cinch_comm_check(comm));
+    if (!device) return cinch_fail(cinchInvalidArgument, "device is NULL");
+    return cinch_fail(cinchInvalidUsage,
+                      "the communicator works on host memory and belongs to no CUDA device");
 }

@@ -15,7 +15,7 @@
 #include "transports/shm.h"
 #include "transports/transport.h"
 
-enum { CINCH_MOST_ALGOS = 16, CINCH_MOST_REDOPS = 64 };
+enum { CINCH_MOST_REDOPS = 64 };
 
 typedef struct cinch_redop { /* made by cinchRedOpCreatePreMulSum */
     bool used;
@@ -29,7 +29,14 @@ typedef struct cinch_tag {
     const unsigned char *data;
     size_t bytes;
     uint64_t id;
+    bool registered; /* by cinchCommRegister: the id is the order of that, apart from users' ids */
 } cinch_tag;
+
+struct cinchWindow_vidmem { /* what cinchWindow_t points to: nothing but a handle */
+    struct cinchWindow_vidmem *next;
+    void *data;
+    size_t bytes;
+};
 
 struct cinchComm {
     uint64_t magic;
@@ -37,35 +44,47 @@ struct cinchComm {
     char name[64];
     cinch_settings settings;
     cinch_policy policy;
-    cinch_rendezvous *meeting; /* NULL where there is one rank */
+    _Atomic(cinch_rendezvous *) meeting; /* NULL before the join and where that failed */
     cinch_net *net;
-    bool one_host;       /* every rank is on this host */
-    bool all_local;      /* and all have windows on each other */
-    bool heaps;          /* and has mapped every rank's heap, on every rank */
-    size_t llc_bytes;    /* last-level cache */
-    bool crowded;        /* more ranks here than CPUs: wait without spinning */
-    size_t oneshot_most; /* up to here one-shot is chosen without looking further */
+    bool one_host;               /* every rank is on this host */
+    bool all_local;              /* and all have windows on each other */
+    bool heaps;                  /* and has mapped every rank's heap, on every rank */
+    size_t llc_bytes;            /* last-level cache */
+    _Atomic bool crowded;        /* more ranks here than CPUs: wait without spinning */
+    _Atomic size_t oneshot_most; /* up to here one-shot is chosen without looking further */
+
+    /* A non-blocking communicator has a host stream of its own for what the caller does not wait
+     * for, the join first; NULL in a blocking one. What the caller's thread may read meanwhile is
+     * set before that is queued: rank, nranks and name; a split's sizes come later. */
+    cinchStream_t worker;
+    _Atomic bool joining, unsized;
+    _Atomic int pending; /* splits and shrinks that still need this communicator */
 
     /* Operations run in the order of their numbers. */
     _Atomic uint64_t issued; /* numbers given, by the caller's thread */
-    _Atomic uint64_t turn;   /* the number whose turn it is; raised last, the comm may go then */
+    _Atomic uint64_t turn;   /* the number whose turn it is, CINCH_TURN_NONE until all ranks have
+                                joined; raised last, the comm may go then */
     uint64_t rounds;         /* of window flags, over all operations: the same on all ranks */
+    uint64_t sequence;       /* operations that went over links, likewise */
 
     /* Failure: the first cause stays. */
-    _Atomic int failed; /* a cinchResult_t */
-    _Atomic bool aborted;
-    bool finalized; /* by this rank: no calls come any more */
+    _Atomic int failed;   /* a cinchResult_t */
+    _Atomic bool aborted; /* ends all waits, and stays */
+    _Atomic bool revoked; /* ends operations, not splits and shrinks */
+    bool finalized;       /* by this rank: no calls come any more */
     pthread_mutex_t why_lock;
     char why[CINCH_ERROR_TEXT];
 
-    /* Schedules, built when first needed: [algorithm][mapped][encoded]. */
-    cinch_schedule schedule[CINCH_MOST_ALGOS][2][2];
+    struct cinch_kept *kept; /* schedules, built when first needed */
+    uint32_t *p2p_count;     /* [2 * nranks] messages sent to and received from each, or NULL */
 
     /* Scratch of the operation whose turn it is. */
-    cinch_scratch data, messages, pointers, peers;
+    cinch_scratch data, messages, pointers, peers, scaled;
 
     cinch_redop redop[CINCH_MOST_REDOPS];
     cinch_tag *tags;
+    uint64_t registrations; /* ever */
+    struct cinchWindow_vidmem *windows;
     cinch_ef_store ef;
 
     /* Counters; see cinchStats_t. Times are in ticks of cinch_ticks. */
@@ -75,9 +94,18 @@ struct cinchComm {
 
 #define CINCH_CONFIG_MAGIC 0xcafebeefu /* of CINCH_CONFIG_INITIALIZER */
 #define CINCH_COMM_MAGIC 0x636f6d6d68636e63u
+#define CINCH_TURN_NONE UINT64_MAX
 
-/* InvalidArgument where comm is no communicator. */
+/* Zeroed memory for one, or NULL; and its end. A while after that the handle is still known to be
+ * none. */
+struct cinchComm *cinch_comm_memory(void);
+void cinch_comm_bury(struct cinchComm *comm);
+
+/* InvalidArgument where comm is no communicator, or one that a split has not sized yet. */
 cinchResult_t cinch_comm_check(const struct cinchComm *comm);
+
+/* The same, with those that are not sized yet. */
+cinchResult_t cinch_comm_known(const struct cinchComm *comm);
 
 /* Marks the communicator failed with this thread's last sentence, and tells the other ranks. */
 cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code);
@@ -89,6 +117,12 @@ cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code)
 
 /* Success, or the failure that the communicator has had. */
 cinchResult_t cinch_comm_state(struct cinchComm *comm);
+
+/* Success, or why an operation that waits shall wait no longer: an abort or a revocation here. */
+cinchResult_t cinch_comm_stopped(const struct cinchComm *comm);
+
+/* Success, or why it serves for no split: it has failed, or was aborted or finalized. */
+cinchResult_t cinch_comm_healthy(struct cinchComm *comm);
 
 /* Puts a codec in force, and finds up to where one-shot is chosen then. */
 void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec);
@@ -103,6 +137,10 @@ static inline uint64_t cinch_comm_issue(struct cinchComm *comm) {
 /* Waits until all operations issued so far are complete. InvalidUsage where this thread has some in
  * a group that has not ended. */
 cinchResult_t cinch_comm_drain(struct cinchComm *comm);
+
+/* Waits until it is number's turn, or that is over; end gives the turn to the next one. */
+void cinch_comm_await_turn(struct cinchComm *comm, uint64_t number);
+void cinch_comm_end_turn(struct cinchComm *comm, uint64_t number);
 
 /* Bytes handed to transports or shown to peers so far. */
 uint64_t cinch_comm_wire_bytes(const struct cinchComm *comm);
@@ -119,8 +157,25 @@ static inline uint64_t cinch_ticks(void) {
 #endif
 }
 
-/* Joins one rank; the thread behind cinchCommInitRank. */
-cinchResult_t cinch_comm_create(struct cinchComm **out, int nranks, const cinchUniqueId *id,
-                                int rank, const cinchConfig_t *config);
+/* A communicator that has joined nothing yet. config NULL: parent's where there is one. What is
+ * wrong with settings or config does not end here, because the other ranks shall hear of it: it is
+ * told in refusal, with its code, else that is empty. */
+typedef struct cinch_refusal {
+    cinchResult_t code;
+    char why[CINCH_ERROR_TEXT];
+} cinch_refusal;
+cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm *parent,
+                             cinch_refusal *refusal, struct cinchComm **out);
+
+/* Meets the other ranks at the id; rank and nranks are set. reunion: NULL, or where that comes
+ * from. Afterwards operations have their turn, or find the failure. */
+cinchResult_t cinch_comm_join(struct cinchComm *comm, const cinchUniqueId *id,
+                              const cinch_reunion *reunion, const cinch_refusal *refusal);
+
+/* The end of a join that did not get so far. */
+void cinch_comm_joined(struct cinchComm *comm, cinchResult_t result);
+
+/* Frees it. Nothing of it runs any more. */
+void cinch_comm_release(struct cinchComm *comm);
 
 #endif

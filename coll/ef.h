@@ -9,12 +9,14 @@
 
 #include "base/status.h"
 
+#define CINCH_EF_REGISTERED (UINT32_C(1) << 31)
+
 /* What a residual belongs to. */
 typedef struct cinch_ef_key {
     bool tagged;
     uint64_t id; /* the tag's, or the send pointer */
     uint64_t count;
-    uint32_t kind; /* datatype and operator */
+    uint32_t kind; /* datatype and operator; CINCH_EF_REGISTERED: id is a registration's */
 } cinch_ef_key;
 
 typedef struct cinch_ef {

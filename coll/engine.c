@@ -22,11 +22,13 @@ static unsigned char *stage_at(const cinch_op *op, const cinch_ref *ref, size_t 
     size_t slot = (op->base + round) % s->stage_slots;
     const cinch_window *window = &op->call.comm->net->shm->window[ref->rank];
     /* As in the fused executor: the rank at the other end may be running that. */
-    if (small && op->call.count * op->esize <= CINCH_SHM_INLINE_BYTES)
+    if (small && s->stage_blocks == 1 && op->call.count * op->esize <= CINCH_SHM_INLINE_BYTES)
         return window->flag[(op->base + round) & 1].payload;
-    if (small) return window->stage + slot * CINCH_SMALL_SLOT;
-    return window->stage + 2 * CINCH_SMALL_SLOT + slot * CINCH_LARGE_SLOT +
-           ref->part * (CINCH_LARGE_SLOT / s->parts / 64 * 64);
+    size_t places = (size_t)s->parts * s->stage_blocks,
+           room = small ? CINCH_SMALL_SLOT : CINCH_LARGE_SLOT;
+    size_t place = (size_t)ref->block * s->parts + ref->part;
+    return window->stage + (small ? 0 : 2 * CINCH_SMALL_SLOT) + slot * room +
+           place * (room / places / 64 * 64);
 }
 
 /* Where ref's elements of the round are; *length: how many. */
@@ -34,7 +36,8 @@ static unsigned char *resolve(const cinch_op *op, const cinch_ref *ref, size_t r
                               size_t *length) {
     const cinch_schedule *s = op->schedule;
     cinch_span span = cinch_cut_span(&op->cut, cinch_cut_length(&op->cut, round), ref);
-    size_t user = (round * op->cut.round + span.first) * op->esize, part = span.first * op->esize;
+    size_t user = (ref->block * op->call.count + round * op->cut.round + span.first) * op->esize;
+    size_t part = span.first * op->esize;
     *length = span.length;
     switch (ref->space) {
     case CINCH_IN:
@@ -106,6 +109,11 @@ static cinch_msg *message_of(const cinch_op *op, unsigned index, size_t round) {
     return &op->msg[slot_at(op, round, op->schedule->nmsg, index)];
 }
 
+static uint64_t tag_of(const cinch_op *op, size_t round, unsigned mark) {
+    return (uint64_t)op->call.collective << 59 | (op->call.comm->sequence & 0x7ffffff) << 32 |
+           (round & 0xffff) << 16 | mark;
+}
+
 static void run_message(cinch_op *op, const cinch_item *item, size_t round) {
     const cinch_ref *ref = &op->schedule->refs[item->ref];
     cinch_link *link = op->call.comm->net->link[item->peer];
@@ -118,7 +126,8 @@ static void run_message(cinch_op *op, const cinch_item *item, size_t round) {
                     ? op->wire_length[slot_at(op, round, op->schedule->nwire, ref->slot)]
                     : op->wire_bytes;
     msg->bytes = bytes;
-    msg->tag = op->number << 32 | (round & 0xffff) << 16 | item->mark;
+    msg->exact = ref->space != CINCH_WIRE;
+    msg->tag = tag_of(op, round, item->mark);
     msg->done = false;
     if (!length)
         msg->done = true; /* both sides know: nothing is sent */
@@ -142,7 +151,8 @@ static void run_encode(cinch_op *op, const cinch_item *item, size_t round) {
     cinch_span span = cinch_cut_span(&op->cut, cinch_cut_length(&op->cut, round), &ref[1]);
     cinchDataType_t dtype = owner ? cinchFloat32 : op->call.dtype;
     cinchCodecSite_t site = {.call = comm->calls,
-                             .offset = round * op->cut.round + span.first,
+                             .offset =
+                                 ref[1].block * op->call.count + round * op->cut.round + span.first,
                              .rank = (uint32_t)comm->rank,
                              .phase = owner};
     size_t part_max = op->cut.round / (size_t)op->cut.parts;
@@ -222,16 +232,14 @@ static bool ready(cinch_op *op, const cinch_item *item, size_t round) {
     return false;
 }
 
-/* Lets the links move; *some: a message was completed. */
-static cinchResult_t pump(cinch_op *op, bool *some) {
-    const struct cinchComm *comm = op->call.comm;
+cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer) {
     for (int q = 0; q < comm->nranks; q++) {
         cinch_link *link = comm->net->link[q];
         if (!link || link->pending <= 0) continue;
         int before = link->pending;
         CINCH_TRY(link->ops->progress(link));
         *some |= link->pending != before;
-        if (link->pending > 0 && !op->blocked_flag) op->blocked_peer = q;
+        if (link->pending > 0) *peer = q;
     }
     return cinchSuccess;
 }
@@ -301,7 +309,9 @@ cinchResult_t cinch_op_progress(cinch_op *op, bool *moved) {
         }
         *moved |= again;
         if (result != cinchSuccess) return result;
-        CINCH_TRY(pump(op, &again));
+        int peer = op->blocked_peer;
+        CINCH_TRY(cinch_op_pump(op->call.comm, &again, &peer));
+        if (!op->blocked_flag) op->blocked_peer = peer;
     }
     return cinchSuccess;
 }

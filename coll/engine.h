@@ -8,9 +8,12 @@
 /* What was called. */
 typedef struct cinch_called {
     struct cinchComm *comm;
+    cinch_collective collective;
+    int root;      /* where the collective has one; of a message between a pair: the peer */
+    bool receives; /* a message between a pair: this rank's part of it */
     const void *send;
     void *recv;
-    size_t count;
+    size_t count; /* of a block */
     cinchDataType_t dtype;
     cinchRedOp_t redop; /* sum, prod, max, min or avg */
     bool premul;        /* the input is multiplied by the scalar first */
@@ -22,14 +25,33 @@ typedef struct cinch_called {
 /* What ranks must agree on in a call, in 32 bits. */
 static inline uint32_t cinch_called_signature(const cinch_called *call) {
     return (uint32_t)call->count * 2654435761u ^ (uint32_t)(call->count >> 32) ^
-           (uint32_t)call->dtype << 8 ^ (uint32_t)call->redop << 4 ^ (uint32_t)call->premul;
+           (uint32_t)call->dtype << 8 ^ (uint32_t)call->redop << 4 ^ (uint32_t)call->premul ^
+           (uint32_t)call->collective << 12 ^ (uint32_t)call->root << 16;
 }
+
+/* "allreduce number 5 (1024 of float)", for sentences. */
+#define CINCH_CALLED_TEXT 96
+const char *cinch_called_text(const cinch_called *call, uint64_t number,
+                              char text[CINCH_CALLED_TEXT]);
 
 /* InvalidUsage: the flag of `peer`, which has just been seen raised, belongs to another call. */
 cinchResult_t cinch_called_differs(const cinch_called *call, int peer) __attribute__((cold));
 
+/* One message between a pair of ranks. */
+typedef struct cinch_p2p {
+    struct cinch_p2p *next;
+    void *data;
+    size_t bytes;
+    cinchDataType_t dtype;
+    int peer;
+    bool receives;
+    bool done; /* of a message to itself */
+    cinch_msg msg;
+} cinch_p2p;
+
 typedef struct cinch_op {
     cinch_called call;
+    cinch_p2p *p2p;  /* CINCH_SENDRECV: the messages of a group, in the order of their calls */
     uint64_t number; /* in the communicator's order */
     struct cinch_op *next;
 
@@ -76,12 +98,26 @@ cinchResult_t cinch_op_plan(cinch_op *op);
 /* After a plan that ended in CINCH_OP_ENTERING: goes on once every rank has entered. */
 cinchResult_t cinch_op_enter(cinch_op *op, bool *moved);
 
+/* A call of the communicator as the algorithms see it. block: bytes of one. */
+cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, size_t block);
+
 /* What cinch_op_plan would choose; nothing is reserved. */
-cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchDataType_t dtype,
-                              bool encoded, bool mapped, const cinch_algo **algo, cinch_cut *cut);
+cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
+                              cinchDataType_t dtype, const cinch_algo **algo, cinch_cut *cut);
+
+/* Frees what was kept for the communicator's operations. */
+void cinch_op_forget(struct cinchComm *comm);
 
 /* Runs the schedule until it is done or must wait. *moved tells whether anything happened. */
 cinchResult_t cinch_op_progress(cinch_op *op, bool *moved);
+
+/* CINCH_SENDRECV, in place of the three above. Begin posts all messages. */
+cinchResult_t cinch_p2p_begin(cinch_op *op);
+cinchResult_t cinch_p2p_progress(cinch_op *op, bool *moved);
+
+/* Lets the links of the communicator move. *some: a message was completed; *peer: one whose
+ * messages are not. */
+cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer);
 
 /* Runs operations until all are complete; those of one communicator are in order of their numbers.
  * One whose result is a failure already ends with that. Every op's result is set; returns the first

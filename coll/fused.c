@@ -37,13 +37,6 @@ static inline cinchResult_t wait_for(struct cinchComm *comm, cinch_flag *flag, u
     return wait_long(comm, flag, value, peer, count);
 }
 
-cinchResult_t cinch_called_differs(const cinch_called *call, int peer) {
-    return cinch_fail(cinchInvalidUsage,
-                      "rank %d called something else than this rank's allreduce of %zu %s: count, "
-                      "datatype and operator are the same on all ranks",
-                      peer, call->count, cinch_dtype_name(call->dtype));
-}
-
 cinchResult_t cinch_fused_oneshot(const cinch_called *call) {
     struct cinchComm *comm = call->comm;
     const cinch_window *window = comm->net->shm->window;

@@ -2,29 +2,73 @@
 /* Groups: operations queued per thread, launched together. */
 #include "coll/group.h"
 
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/device.h"
+#include "coll/making.h"
+#include "compress/dtype.h"
+
+/* Operations in the order of their calls. */
+typedef struct queue {
+    cinch_op *first, **end; /* end is valid where there is a first */
+} queue;
 
 static _Thread_local struct {
     int depth;
-    cinch_op *ops, **ops_end;
-    cinch_init *inits, **inits_end;
+    queue ops;   /* collectives */
+    queue pairs; /* messages between pairs, an operation for each communicator; they run last */
+    bool waits;  /* the communicators are blocking ones */
+    cinchResult_t spoilt;
+    char why[CINCH_ERROR_TEXT];
 } group;
 
 int cinch_group_depth(void) {
     return group.depth;
 }
 
-bool cinch_group_holds(const struct cinchComm *comm) {
-    for (const cinch_op *op = group.ops; op; op = op->next)
+bool cinch_group_has_operations(void) {
+    return group.ops.first || group.pairs.first;
+}
+
+static void append(queue *q, cinch_op *op) {
+    if (!q->first) q->end = &q->first;
+    *q->end = op;
+    q->end = &op->next;
+}
+
+static bool holds(const queue *q, const struct cinchComm *comm) {
+    for (const cinch_op *op = q->first; op; op = op->next)
         if (op->call.comm == comm) return true;
     return false;
 }
 
-void cinch_group_forget(struct cinchComm *comm) {
-    cinch_op **at = &group.ops;
+bool cinch_group_holds(const struct cinchComm *comm) {
+    return holds(&group.ops, comm) || holds(&group.pairs, comm) || cinch_making_holds(comm);
+}
+
+static void free_op(cinch_op *op) {
+    while (op->p2p) {
+        cinch_p2p *next = op->p2p->next;
+        free(op->p2p);
+        op->p2p = next;
+    }
+    free(op);
+}
+
+static void free_ops(cinch_op *ops) {
+    while (ops) {
+        cinch_op *next = ops->next;
+        free_op(ops);
+        ops = next;
+    }
+}
+
+static void forget(queue *q, const struct cinchComm *comm) {
+    cinch_op **at = &q->first;
     while (*at) {
         cinch_op *op = *at;
         if (op->call.comm != comm) {
@@ -32,10 +76,21 @@ void cinch_group_forget(struct cinchComm *comm) {
             continue;
         }
         *at = op->next;
-        free(op);
-        atomic_fetch_sub(&comm->issued, 1); /* its numbers are the last ones given */
+        free_op(op);
     }
-    group.ops_end = at;
+    q->end = at;
+}
+
+void cinch_group_forget(struct cinchComm *comm) {
+    forget(&group.ops, comm);
+    forget(&group.pairs, comm);
+    cinch_making_forget(comm);
+}
+
+void cinch_group_spoil(cinchResult_t code) {
+    if (group.spoilt != cinchSuccess) return;
+    group.spoilt = code;
+    snprintf(group.why, sizeof group.why, "%s", cinch_last_error());
 }
 
 /* ---- launching ---- */
@@ -56,14 +111,6 @@ typedef struct member {
     joint *joint;
     cinchStream_t stream;
 } member;
-
-static void free_ops(cinch_op *ops) {
-    while (ops) {
-        cinch_op *next = ops->next;
-        free(ops);
-        ops = next;
-    }
-}
 
 /* Called with the lock held; gives it back. */
 static cinchResult_t leave(joint *j) {
@@ -164,13 +211,25 @@ static cinchResult_t launch_on_streams(cinch_op *ops, bool wait) {
     return wait_done(j);
 }
 
+/* What would wait runs on the worker of a non-blocking communicator. */
+static bool is_patient(const cinch_called *call) {
+    return call->stream || !call->comm->worker;
+}
+
+/* Frees the operations, at the latest when they are complete. */
 static cinchResult_t launch(cinch_op *ops) {
-    bool streams = false, inline_too = false;
-    for (const cinch_op *op = ops; op; op = op->next) {
+    bool streams = false, inline_too = false, patient = true;
+    for (cinch_op *op = ops; op; op = op->next) {
+        patient &= is_patient(&op->call);
+        if (!op->call.stream) op->call.stream = op->call.comm->worker;
+        op->number = cinch_comm_issue(op->call.comm);
         streams |= op->call.stream != NULL;
         inline_too |= op->call.stream == NULL;
     }
-    if (streams) return launch_on_streams(ops, inline_too);
+    if (streams) {
+        CINCH_TRY(launch_on_streams(ops, inline_too));
+        return patient ? cinchSuccess : cinchInProgress;
+    }
     cinchResult_t result = cinch_engine_run(ops);
     free_ops(ops);
     return result;
@@ -178,58 +237,85 @@ static cinchResult_t launch(cinch_op *ops) {
 
 /* ---- queueing ---- */
 
-cinchResult_t cinch_group_submit(const cinch_called *call) {
-    if (group.inits)
-        return cinch_fail(cinchInvalidUsage, "a group holds inits or collectives, not both");
-    if (call->comm->finalized)
-        return cinch_fail(cinchInvalidUsage, "the communicator was finalized by "
-                                             "cinchCommFinalize: it can only be destroyed");
-    if (!group.depth && !call->stream) {
-        cinch_op op = {.call = *call, .number = cinch_comm_issue(call->comm)};
-        return cinch_engine_run(&op);
+static cinch_p2p pair_of(const cinch_called *call) {
+    return (cinch_p2p){
+        .data = call->receives ? call->recv : (void *)(uintptr_t)call->send,
+        .bytes = call->count * cinch_dtype_size(call->dtype),
+        .dtype = call->dtype,
+        .peer = call->root,
+        .receives = call->receives,
+    };
+}
+
+static cinchResult_t run_now(const cinch_called *call) {
+    cinch_op op = {.call = *call, .number = cinch_comm_issue(call->comm)};
+    cinch_p2p pair;
+    if (call->collective == CINCH_SENDRECV) {
+        pair = pair_of(call);
+        op.p2p = &pair;
     }
+    return cinch_engine_run(&op);
+}
+
+/* The communicator's messages of the group so far, on that stream or any; or NULL. */
+static cinch_op *pairs_of(const cinch_called *call, bool any_stream) {
+    cinch_op *op = group.pairs.first;
+    while (op && (op->call.comm != call->comm || (!any_stream && op->call.stream != call->stream)))
+        op = op->next;
+    return op;
+}
+
+/* The messages of a communicator are one operation, on the stream of the first; where there are
+ * more streams, an operation without messages makes each of them wait for the group. */
+static cinchResult_t queue_pair(const cinch_called *call) {
+    cinch_op *all = pairs_of(call, true);
+    bool known = all && pairs_of(call, false);
+    cinch_p2p *pair = malloc(sizeof *pair);
+    cinch_op *op = known ? NULL : calloc(1, sizeof *op);
+    if (!pair || (!known && !op)) {
+        free(pair);
+        free(op);
+        return cinch_fail(cinchSystemError, "out of memory for an operation");
+    }
+    *pair = pair_of(call);
+    if (op) {
+        op->call = *call;
+        append(&group.pairs, op);
+    }
+    cinch_p2p **end = &(all ? all : op)->p2p;
+    while (*end) end = &(*end)->next;
+    *end = pair;
+    return cinchSuccess;
+}
+
+static cinchResult_t queue_call(const cinch_called *call) {
+    bool waits = !call->comm->worker;
+    if ((group.ops.first || group.pairs.first) && group.waits != waits)
+        return cinch_fail(cinchInvalidArgument,
+                          "a group holds calls on blocking or on non-blocking communicators, not "
+                          "both");
+    group.waits = waits;
+    if (call->collective == CINCH_SENDRECV) return queue_pair(call);
     cinch_op *op = calloc(1, sizeof *op);
     if (!op) return cinch_fail(cinchSystemError, "out of memory for an operation");
     op->call = *call;
-    op->number = cinch_comm_issue(call->comm);
-    if (!group.depth) return launch(op);
-    if (!group.ops) group.ops_end = &group.ops;
-    *group.ops_end = op;
-    group.ops_end = &op->next;
+    append(&group.ops, op);
     return cinchSuccess;
 }
 
-/* Copies as much as the caller's structure has; one that was never begun is refused later. */
-static void keep_config(cinch_init *init, const cinchConfig_t *config) {
-    size_t head = offsetof(cinchConfig_t, blocking), size = sizeof *config;
-    if (config->magic != CINCH_CONFIG_MAGIC || config->size < head)
-        size = head;
-    else if (config->size < size)
-        size = config->size;
-    memcpy(&init->config, config, size);
-    if (!init->config.commName) return;
-    strncpy(init->name, init->config.commName, sizeof init->name - 1);
-    init->config.commName = init->name;
-}
-
-cinchResult_t cinch_group_submit_init(cinchComm_t *comm, int nranks, const cinchUniqueId *id,
-                                      int rank, const cinchConfig_t *config) {
-    if (group.ops)
-        return cinch_fail(cinchInvalidUsage, "a group holds inits or collectives, not both");
-    cinch_init *init = calloc(1, sizeof *init);
-    if (!init) return cinch_fail(cinchSystemError, "out of memory for an init");
-    init->comm = comm;
-    init->nranks = nranks;
-    init->rank = rank;
-    init->id = *id;
-    if (config) {
-        init->configured = true;
-        keep_config(init, config);
-    }
-    if (!group.inits) group.inits_end = &group.inits;
-    *group.inits_end = init;
-    group.inits_end = &init->next;
-    return cinchSuccess;
+cinchResult_t cinch_group_submit(const cinch_called *call) {
+    if (cinch_making_queued())
+        return cinch_fail(cinchInvalidUsage, "a group holds collectives, or inits, splits and "
+                                             "shrinks, not both");
+    if (call->comm->finalized)
+        return cinch_fail(cinchInvalidUsage, "the communicator was finalized by "
+                                             "cinchCommFinalize: it can only be destroyed");
+    if (group.depth) return queue_call(call);
+    if (!call->stream && !call->comm->worker) return run_now(call);
+    CINCH_TRY(queue_call(call));
+    cinch_op *op = group.ops.first ? group.ops.first : group.pairs.first;
+    group.ops.first = group.pairs.first = NULL;
+    return launch(op);
 }
 
 cinchResult_t cinchGroupStart(void) {
@@ -237,22 +323,73 @@ cinchResult_t cinchGroupStart(void) {
     return cinchSuccess;
 }
 
-cinchResult_t cinchGroupEnd(void) {
+/* What the group holds is the caller's now. */
+static cinch_op *take_group(void) {
+    if (group.ops.first)
+        *group.ops.end = group.pairs.first;
+    else
+        group.ops.first = group.pairs.first;
+    cinch_op *ops = group.ops.first;
+    group.ops.first = group.pairs.first = NULL;
+    return ops;
+}
+
+static cinchResult_t leave_group(const char *name, bool *outermost) {
     if (!group.depth)
-        return cinch_fail(cinchInvalidUsage, "cinchGroupEnd without a cinchGroupStart before it");
-    if (--group.depth) return cinchSuccess;
-    cinch_op *ops = group.ops;
-    cinch_init *inits = group.inits;
-    group.ops = NULL;
-    group.inits = NULL;
-    if (inits) {
-        cinchResult_t result = cinch_init_run(inits);
-        while (inits) {
-            cinch_init *next = inits->next;
-            free(inits);
-            inits = next;
-        }
-        return result;
-    }
-    return ops ? launch(ops) : cinchSuccess;
+        return cinch_fail(cinchInvalidUsage, "%s without a cinchGroupStart before it", name);
+    *outermost = --group.depth == 0;
+    return cinchSuccess;
+}
+
+cinchResult_t cinchGroupEnd(void) {
+    bool outermost = false;
+    CINCH_TRY(leave_group("cinchGroupEnd", &outermost));
+    if (!outermost) return cinchSuccess;
+    cinchResult_t result = group.spoilt;
+    cinch_op *ops = take_group();
+    group.spoilt = cinchSuccess;
+    if (result == cinchSuccess) return ops ? launch(ops) : cinch_making_end(true);
+    free_ops(ops);
+    cinch_making_end(false);
+    return cinch_fail_quiet(result, "the group was not run: %s", group.why);
+}
+
+/* Microseconds by the cost model. */
+static double cost_of(const cinch_op *op) {
+    const struct cinchComm *comm = op->call.comm;
+    size_t size = cinch_dtype_size(op->call.dtype);
+    cinch_call call = cinch_op_call(comm, op->call.collective, op->call.count * size);
+    const cinch_algo *algo;
+    cinch_cut cut;
+    double us = 0;
+    if (comm->nranks == 1) return 0;
+    for (const cinch_p2p *p = op->p2p; p; p = p->next)
+        us += cinch_cost_step(&call) + (double)p->bytes * cinch_cost_byte(&call);
+    if (op->call.collective == CINCH_SENDRECV) return us;
+    call.root = op->call.root;
+    if (cinch_op_choose(comm, &call, op->call.dtype, &algo, &cut) != cinchSuccess) return 0;
+    return algo->cost(&call);
+}
+
+#define SIM_INFO_MAGIC 0x74685283u /* of CINCH_SIM_INFO_INITIALIZER */
+
+cinchResult_t cinchGroupSimulateEnd(cinchSimInfo_t *simInfo) {
+    bool outermost = false;
+    size_t room = offsetof(cinchSimInfo_t, estimatedTime) + sizeof simInfo->estimatedTime;
+    CINCH_TRY(leave_group("cinchGroupSimulateEnd", &outermost));
+    if (!outermost) return cinchSuccess;
+    cinchResult_t result = group.spoilt;
+    cinch_op *ops = take_group();
+    group.spoilt = cinchSuccess;
+    double us = 0;
+    for (const cinch_op *op = ops; op; op = op->next) us += cost_of(op);
+    free_ops(ops);
+    cinch_making_end(false);
+    if (result != cinchSuccess) return cinch_fail_quiet(result, "%s", group.why);
+    if (!simInfo) return cinchSuccess;
+    if (simInfo->magic != SIM_INFO_MAGIC || simInfo->size < room)
+        return cinch_fail(cinchInvalidArgument,
+                          "simInfo was not begun with CINCH_SIM_INFO_INITIALIZER");
+    simInfo->estimatedTime = (float)(us / 1e6);
+    return cinchSuccess;
 }

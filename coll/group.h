@@ -14,27 +14,15 @@ bool cinch_group_holds(const struct cinchComm *comm);
 /* Takes them out of the group again, as if they had not been called. */
 void cinch_group_forget(struct cinchComm *comm);
 
-/* Queues the call in this thread's group, or outside of one launches it: on its stream, or to its
- * end where that is NULL. */
+/* A call in this thread's group was refused with `code` and this thread's last sentence: the group
+ * will end with that, and run nothing. */
+void cinch_group_spoil(cinchResult_t code);
+
+/* Queues the call in this thread's group, or outside of one launches it: on its stream, or where
+ * that is NULL to its end; on a non-blocking communicator in its worker, with InProgress. */
 cinchResult_t cinch_group_submit(const cinch_called *call);
 
-/* Queues an init in this thread's group; config's text is copied. */
-cinchResult_t cinch_group_submit_init(cinchComm_t *comm, int nranks, const cinchUniqueId *id,
-                                      int rank, const cinchConfig_t *config);
-
-/* Runs inits, each in a thread of its own because each waits for the others. */
-typedef struct cinch_init {
-    struct cinch_init *next;
-    cinchComm_t *comm;
-    int nranks, rank;
-    cinchUniqueId id;
-    cinchConfig_t config;
-    bool configured;
-    char name[64];
-    cinchResult_t result;
-    char why[CINCH_ERROR_TEXT];
-    pthread_t thread;
-} cinch_init;
-cinchResult_t cinch_init_run(cinch_init *list);
+/* Whether this thread's group has operations. */
+bool cinch_group_has_operations(void);
 
 #endif

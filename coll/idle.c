@@ -8,7 +8,6 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "coll/engine.h"
-#include "compress/dtype.h"
 
 enum {
     SPIN_TICKS = 6000,    /* some 2 microseconds of a time-stamp counter, or of nanoseconds */
@@ -51,7 +50,7 @@ static void sleep_on_links(cinch_op *list) {
             else
                 blind = true;
         }
-        if (comm->meeting && count < MOST_FDS - 1)
+        if (my_turn(op) && comm->meeting && count < MOST_FDS - 1)
             fds[count++] = (struct pollfd){cinch_rendezvous_fd(comm->meeting), POLLIN, 0};
     }
     struct timespec wait = {0, (blind ? SHORT_SLEEP : FLAG_SLEEP) * 1000};
@@ -67,28 +66,27 @@ static void sleep_a_little(cinch_op *list) {
 
 static cinchResult_t check_time(cinch_idle *idle, const cinch_op *op, uint64_t now) {
     const cinch_settings *s = &op->call.comm->settings;
+    char text[CINCH_CALLED_TEXT];
     uint64_t stalled_ms = (now - idle->since_ns) / 1000000;
     if (!idle->warned && s->warn_ms > 0 && stalled_ms >= (uint64_t)s->warn_ms) {
         idle->warned = true;
-        cinch_warn("allreduce number %llu (%zu of %s) has waited for rank %d for %llu ms",
-                   (unsigned long long)op->number, op->call.count, cinch_dtype_name(op->call.dtype),
-                   op->blocked_peer, (unsigned long long)stalled_ms);
+        cinch_warn("%s has waited for rank %d for %llu ms",
+                   cinch_called_text(&op->call, op->number, text), op->blocked_peer,
+                   (unsigned long long)stalled_ms);
     }
     if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms)
         return cinch_fail(cinchRemoteError,
-                          "allreduce number %llu (%zu of %s) made no progress for "
-                          "CINCH_TIMEOUT_MS=%lld: it waits for rank %d",
-                          (unsigned long long)op->number, op->call.count,
-                          cinch_dtype_name(op->call.dtype), (long long)s->timeout_ms,
-                          op->blocked_peer);
+                          "%s made no progress for CINCH_TIMEOUT_MS=%lld: it waits for rank %d, "
+                          "or for one that rank %d waits for",
+                          cinch_called_text(&op->call, op->number, text), (long long)s->timeout_ms,
+                          op->blocked_peer, op->blocked_peer);
     return cinchSuccess;
 }
 
 /* What can be wrong with an operation that does not move. */
 static cinchResult_t check(cinch_idle *idle, cinch_op *op, uint64_t now) {
     struct cinchComm *comm = op->call.comm;
-    if (atomic_load_explicit(&comm->aborted, memory_order_relaxed))
-        return cinch_fail_quiet(cinchInvalidUsage, "the communicator was aborted");
+    CINCH_TRY(cinch_comm_stopped(comm));
     if (comm->meeting) CINCH_TRY(cinch_rendezvous_check(comm->meeting));
     return check_time(idle, op, now);
 }

@@ -58,26 +58,42 @@ static const char *transport_of(const struct cinchComm *comm) {
     return name;
 }
 
+static cinchResult_t choose(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
+                            cinchDataType_t dtype, bool *encoded, const cinch_algo **algo,
+                            cinch_cut *cut) {
+    size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
+    cinch_candidate candidate = {collective, bytes, dtype, cinchSum, false};
+    cinch_call call = cinch_op_call(comm, collective, bytes / blocks);
+    *encoded = call.encoded =
+        cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, &candidate);
+    return cinch_op_choose(comm, &call, dtype, algo, cut);
+}
+
 cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t bytes,
                                     cinchDataType_t dtype, char *json, size_t *len) {
     CINCH_TRY(cinch_comm_check(comm));
-    if (!op || !len || strcmp(op, "allreduce") != 0 || !cinch_dtype_size(dtype))
-        return cinch_fail(cinchInvalidArgument,
-                          "cinchCommDescribePlan takes op \"allreduce\", a datatype and a length");
+    cinch_collective collective = op ? cinch_collective_find(op, strlen(op)) : CINCH_COLLECTIVES;
+    if (collective == CINCH_COLLECTIVES || !len || !cinch_dtype_size(dtype))
+        return cinch_fail(
+            cinchInvalidArgument,
+            "cinchCommDescribePlan takes an operation of `cinch perf`, a datatype and "
+            "a length");
     const cinch_algo *algo = NULL;
-    cinch_cut cut = {.parts = 1};
-    bool encoded = comm->nranks > 1 && cinch_policy_compresses(&comm->policy, &comm->settings,
-                                                               comm->calls, bytes, dtype, cinchSum);
-    if (comm->nranks > 1)
-        CINCH_TRY(cinch_op_choose(comm, bytes, dtype, encoded, false, &algo, &cut));
+    cinch_cut cut = {.parts = 1, .rounds = 1, .round = bytes / cinch_dtype_size(dtype)};
+    bool encoded = false;
+    if (comm->nranks > 1 && collective != CINCH_SENDRECV)
+        CINCH_TRY(choose(comm, collective, bytes, dtype, &encoded, &algo, &cut));
     char text[512];
-    int wrote = snprintf(
-        text, sizeof text,
-        "{\"op\":\"allreduce\",\"bytes\":%zu,\"dtype\":\"%s\",\"algo\":\"%s\",\"codec\":\"%s\","
-        "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu}",
-        bytes, cinch_dtype_name(dtype), algo ? algo->name : "copy",
-        encoded ? comm->policy.codec.vt->name : "none", transport_of(comm),
-        cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds);
+    int wrote =
+        snprintf(text, sizeof text,
+                 "{\"op\":\"%s\",\"bytes\":%zu,\"dtype\":\"%s\",\"algo\":\"%s\",\"codec\":\"%s\","
+                 "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu}",
+                 op, bytes, cinch_dtype_name(dtype),
+                 algo               ? algo->name
+                 : comm->nranks > 1 ? "direct"
+                                    : "copy",
+                 encoded ? comm->policy.codec.vt->name : "none", transport_of(comm),
+                 cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds);
     size_t need = (size_t)wrote + 1, room = *len;
     *len = need;
     if (!json) return cinchSuccess;

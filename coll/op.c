@@ -1,33 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Planning an operation: algorithm, cut, codec and scratch. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "coll/engine.h"
 #include "compress/dtype.h"
 
-static cinch_call call_of(const struct cinchComm *comm, size_t bytes, bool encoded, bool mapped) {
-    return (cinch_call){.nranks = comm->nranks,
-                        .bytes = bytes,
+/* A schedule that was built, and for which calls. */
+typedef struct cinch_kept {
+    struct cinch_kept *next;
+    const cinch_algo *algo;
+    bool mapped, encoded;
+    int root;
+    cinch_schedule schedule;
+} cinch_kept;
+
+cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, size_t block) {
+    return (cinch_call){.collective = collective,
+                        .nranks = comm->nranks,
+                        .bytes = block,
                         .windows = comm->all_local,
-                        .mapped = mapped,
-                        .encoded = encoded,
                         .small_bytes = CINCH_SMALL_SLOT};
 }
 
-static cinchResult_t cannot(const cinch_algo *algo, const cinch_call *call) {
+static cinch_call call_of(const cinch_op *op, bool mapped) {
+    cinch_call call = cinch_op_call(op->call.comm, op->call.collective, op->call.count * op->esize);
+    call.root = op->call.root;
+    call.encoded = op->encoded;
+    call.mapped = mapped;
+    return call;
+}
+
+static cinchResult_t cannot(const char *name, const cinch_algo *algo, const cinch_call *call) {
     char list[128] = "";
     for (int i = 0; cinch_algo_at(i); i++)
-        if (!cinch_algo_at(i)->supports(call)) {
+        if (cinch_algo_at(i)->collective == call->collective && !cinch_algo_at(i)->supports(call)) {
             size_t used = strlen(list);
             snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "",
                      cinch_algo_at(i)->name);
         }
+    const char *op = cinch_shape_of(call->collective)->name;
     return cinch_fail(cinchInvalidUsage,
-                      "CINCH_ALGO=%s cannot serve an allreduce of %zu bytes on %d ranks: %s; these "
-                      "can: %s",
-                      algo->name, call->bytes, call->nranks, algo->supports(call), list);
+                      "CINCH_ALGO=%s cannot serve %s %s of %zu bytes on %d ranks: %s; these can: "
+                      "%s",
+                      name, strchr("aeiou", op[0]) ? "an" : "a", op, call->bytes, call->nranks,
+                      algo ? algo->supports(call) : "it has none of that name", list);
 }
 
 static size_t smaller(size_t a, size_t b) {
@@ -37,41 +56,66 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-/* Bytes of a round. */
-static size_t round_bytes(const struct cinchComm *comm, const cinch_algo *algo, size_t bytes,
-                          bool encoded, bool mapped) {
-    if (mapped && algo->maps) return bytes;
+/* Bytes of a round of a block. */
+static size_t round_bytes(const struct cinchComm *comm, const cinch_algo *algo,
+                          const cinch_call *call) {
+    if (call->mapped && algo->maps_from) return call->bytes;
     size_t parts = (size_t)algo->parts(comm->nranks), part = comm->settings.chunk;
     if (!part) { /* a codec leaves less for the wire, which wants long messages */
-        part = encoded ? 4 * algo->part_bytes : algo->part_bytes;
-        part = smaller(part, larger(bytes / 4 / parts, algo->least_bytes));
+        part = call->encoded ? 4 * algo->part_bytes : algo->part_bytes;
+        part = smaller(part, larger(call->bytes / 4 / parts, algo->least_bytes));
     }
-    return algo->round_most ? smaller(part * parts, algo->round_most) : part * parts;
+    if (!algo->round_most) return part * parts;
+    int blocks = cinch_shape_in_blocks(cinch_shape_of(call->collective), comm->nranks);
+    return smaller(part * parts, algo->round_most / (size_t)blocks / 64 * 64);
 }
 
-cinchResult_t cinch_op_choose(const struct cinchComm *comm, size_t bytes, cinchDataType_t dtype,
-                              bool encoded, bool mapped, const cinch_algo **algo, cinch_cut *cut) {
-    cinch_call call = call_of(comm, bytes, encoded, mapped);
-    *algo = comm->policy.algo ? comm->policy.algo : cinch_algo_choose(&call);
-    if ((*algo)->supports(&call)) return cannot(*algo, &call);
+cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
+                              cinchDataType_t dtype, const cinch_algo **algo, cinch_cut *cut) {
+    const char *name = comm->policy.algo[call->collective];
+    *algo = name[0] ? cinch_algo_find(call->collective, name) : cinch_algo_choose(call);
+    if (!*algo || (*algo)->supports(call)) return cannot(name, *algo, call);
     size_t esize = cinch_dtype_size(dtype);
-    size_t granule = encoded ? cinch_codec_granule(&comm->policy.codec) : 64 / esize;
-    size_t round = round_bytes(comm, *algo, bytes, encoded, mapped) / esize;
-    *cut = cinch_cut_make(bytes / esize, (*algo)->parts(comm->nranks), granule, round);
+    size_t granule = call->encoded ? cinch_codec_granule(&comm->policy.codec) : 64 / esize;
+    size_t round = round_bytes(comm, *algo, call) / esize;
+    *cut = cinch_cut_make(call->bytes / esize, (*algo)->parts(comm->nranks), granule, round);
     return cinchSuccess;
 }
 
-static cinchResult_t get_schedule(struct cinchComm *comm, const cinch_algo *algo, bool mapped,
-                                  bool encoded, const cinch_schedule **out) {
-    int index = 0;
-    while (cinch_algo_at(index) != algo) index++;
-    cinch_schedule *s = &comm->schedule[index][mapped][encoded];
-    if (!s->item) {
-        cinch_call call = call_of(comm, 0, encoded, mapped);
-        CINCH_TRY(cinch_algo_build(algo, comm->rank, &call, s));
+static cinchResult_t get_schedule(cinch_op *op) {
+    struct cinchComm *comm = op->call.comm;
+    cinch_call call = call_of(op, op->mapped);
+    for (cinch_kept *k = comm->kept; k; k = k->next) {
+        op->schedule = &k->schedule;
+        if (k->algo == op->algo && k->mapped == op->mapped && k->encoded == op->encoded &&
+            k->root == call.root)
+            return cinchSuccess;
     }
-    *out = s;
+    cinch_kept *k = calloc(1, sizeof *k);
+    if (!k) return cinch_fail(cinchSystemError, "out of memory for a schedule");
+    *k = (cinch_kept){comm->kept, op->algo, op->mapped, op->encoded, call.root, {0}};
+    cinchResult_t result = cinch_algo_build(op->algo, comm->rank, &call, &k->schedule);
+    if (result != cinchSuccess) {
+        free(k);
+        return result;
+    }
+    comm->kept = k;
+    op->schedule = &k->schedule;
     return cinchSuccess;
+}
+
+void cinch_op_forget(struct cinchComm *comm) {
+    while (comm->kept) {
+        cinch_kept *k = comm->kept;
+        comm->kept = k->next;
+        cinch_schedule_free(&k->schedule);
+        free(k);
+    }
+    cinch_scratch *scratch[] = {&comm->data, &comm->messages, &comm->pointers, &comm->peers,
+                                &comm->scaled};
+    for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) cinch_scratch_free(scratch[i]);
+    free(comm->p2p_count);
+    comm->p2p_count = NULL;
 }
 
 /* ---- scratch ---- */
@@ -86,6 +130,12 @@ static void *place(layout *l, size_t bytes) {
     void *at = l->base ? l->base + l->used : NULL;
     l->used += (bytes + 63) / 64 * 64;
     return at;
+}
+
+/* Elements of the send buffer. */
+static size_t input_count(const cinch_op *op) {
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    return op->call.count * (size_t)cinch_shape_in_blocks(shape, op->call.comm->nranks);
 }
 
 static void lay_pointers(cinch_op *op, layout *l) {
@@ -108,9 +158,9 @@ static void lay_data(cinch_op *op, layout *l) {
     op->box = place(l, depth * s->nbox * op->box_bytes);
     op->wire = place(l, depth * s->nwire * op->wire_bytes);
     if (!op->encoded) return;
-    size_t state = cinch_codec_prepare_bytes(codec, op->cut.count), full = op->cut.round;
-    size_t share = full / (size_t)op->cut.parts;
-    size_t work = larger(cinch_codec_scratch(codec, op->call.dtype, state ? op->cut.count : share),
+    size_t input = input_count(op), share = op->cut.round / (size_t)op->cut.parts;
+    size_t state = cinch_codec_prepare_bytes(codec, input);
+    size_t work = larger(cinch_codec_scratch(codec, op->call.dtype, state ? input : share),
                          cinch_codec_scratch(codec, cinchFloat32, share) + 128 +
                              cinch_codec_prepare_bytes(codec, share));
     op->work = place(l, work);
@@ -141,27 +191,33 @@ static cinch_ef_key key_of(const cinch_op *op) {
     const unsigned char *send = op->call.send;
     cinch_ef_key key = {.id = (uint64_t)(uintptr_t)send,
                         .count = op->call.count,
-                        .kind = (uint32_t)op->call.dtype | (uint32_t)op->call.redop << 8};
+                        .kind = (uint32_t)op->call.dtype | (uint32_t)op->call.redop << 8 |
+                                (uint32_t)op->call.collective << 16};
     for (const cinch_tag *t = op->call.comm->tags; t && !key.tagged; t = t->next)
-        if (send >= t->data && send < t->data + t->bytes) key.tagged = true, key.id = t->id;
+        if (send >= t->data && send < t->data + t->bytes) {
+            key.tagged = true;
+            key.id = t->id;
+            if (t->registered) key.kind |= CINCH_EF_REGISTERED;
+        }
     return key;
 }
 
 static cinchResult_t prepare_codec(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     const cinch_codec *codec = &comm->policy.codec;
-    if (codec->ef) {
-        cinch_ef_key key = key_of(op);
+    cinch_ef_key key = key_of(op);
+    /* Gradient buckets stay where they are; other buffers' addresses tell nothing. */
+    if (codec->ef && (key.tagged || op->call.collective == CINCH_ALLREDUCE)) {
         size_t share = op->cut.round / (size_t)op->cut.parts * op->cut.rounds;
         size_t nowner = op->schedule->owner ? share : 0;
-        CINCH_TRY(cinch_ef_get(&comm->ef, &key, op->call.count, nowner, comm->calls,
+        CINCH_TRY(cinch_ef_get(&comm->ef, &key, input_count(op), nowner, comm->calls,
                                comm->settings.ef_max_bytes, &op->ef));
     }
     if (op->codec_state) {
         cinchCodecSite_t site = {.call = comm->calls, .rank = (uint32_t)comm->rank};
         uint64_t began = cinch_ticks();
         cinch_codec_prepare(codec, &site, op->call.dtype, op->source,
-                            op->ef ? op->ef->sender : NULL, op->call.count,
+                            op->ef ? op->ef->sender : NULL, input_count(op),
                             (void *)(uintptr_t)op->codec_state, op->work);
         op->codec_ticks += cinch_ticks() - began;
     }
@@ -171,18 +227,27 @@ static cinchResult_t prepare_codec(cinch_op *op) {
 /* ---- entering: every rank shows where its buffers are ---- */
 
 enum { ENTRY_FLAG = 2 };
-static const uint64_t NOWHERE = UINT64_MAX;
+static const uint64_t NOWHERE = UINT64_MAX, UNUSED = UINT64_MAX - 1;
 
 static cinch_flag *entry_flag(const struct cinchComm *comm, int rank) {
     return &comm->net->shm->window[rank].flag[2 * ENTRY_FLAG + (comm->rounds & 1)];
 }
 
+/* Where in the heap it is, or NOWHERE. */
+static uint64_t where_is(const void *data, size_t bytes) {
+    size_t offset;
+    return cinch_heap_offset(data, bytes, &offset) ? offset : NOWHERE;
+}
+
+/* Peers read inputs; only an all-reduce writes to outputs. */
 static void show_buffers(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
-    size_t bytes = op->call.count * op->esize, in, out;
-    uint64_t where[2] = {NOWHERE, NOWHERE};
-    if (cinch_heap_offset(op->source, bytes, &in) && cinch_heap_offset(op->call.recv, bytes, &out))
-        where[0] = in, where[1] = out;
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    uint64_t where[2] = {UNUSED, UNUSED};
+    if (cinch_shape_sends(shape, comm->rank, op->call.root))
+        where[0] = where_is(op->source, input_count(op) * op->esize);
+    if (op->call.collective == CINCH_ALLREDUCE)
+        where[1] = where_is(op->call.recv, op->call.count * op->esize);
     cinch_flag *flag = entry_flag(comm, comm->rank);
     memcpy(flag->payload, where, sizeof where);
     atomic_store_explicit(&flag->signature, op->signature, memory_order_relaxed);
@@ -205,6 +270,18 @@ static bool entered(cinch_op *op) {
     return true;
 }
 
+/* A place that rank q has shown, of so many bytes, here; NULL where nobody reaches for it. */
+static cinchResult_t reach(const struct cinchComm *comm, int q, uint64_t where, size_t bytes,
+                           unsigned char **at) {
+    const cinch_window *w = &comm->net->shm->window[q];
+    *at = NULL;
+    if (where == UNUSED) return cinchSuccess;
+    if (where > w->heap_bytes || bytes > w->heap_bytes - where)
+        return cinch_fail(cinchRemoteError, "rank %d shows a buffer outside its heap", q);
+    *at = w->heap + where;
+    return cinchSuccess;
+}
+
 static cinchResult_t find_buffers(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     size_t n = (size_t)comm->nranks, bytes = op->call.count * op->esize;
@@ -215,7 +292,7 @@ static cinchResult_t find_buffers(cinch_op *op) {
         if (atomic_load_explicit(&entry_flag(comm, q)->signature, memory_order_relaxed) !=
             op->signature)
             return cinch_called_differs(&op->call, q);
-        op->mapped &= where[0] != NOWHERE;
+        op->mapped &= where[0] != NOWHERE && where[1] != NOWHERE;
     }
     if (!op->mapped) return cinchSuccess;
     unsigned char **peers = cinch_scratch_reserve(&comm->peers, 2 * n * sizeof *peers);
@@ -223,14 +300,10 @@ static cinchResult_t find_buffers(cinch_op *op) {
     op->peer_in = peers;
     op->peer_out = peers + n;
     for (int q = 0; q < comm->nranks; q++) {
-        const cinch_window *w = &comm->net->shm->window[q];
         uint64_t where[2];
         memcpy(where, entry_flag(comm, q)->payload, sizeof where);
-        for (int i = 0; i < 2; i++)
-            if (where[i] > w->heap_bytes || bytes > w->heap_bytes - where[i])
-                return cinch_fail(cinchRemoteError, "rank %d shows a buffer outside its heap", q);
-        op->peer_in[q] = w->heap + where[0];
-        op->peer_out[q] = w->heap + where[1];
+        CINCH_TRY(reach(comm, q, where[0], input_count(op) * op->esize, &op->peer_in[q]));
+        CINCH_TRY(reach(comm, q, where[1], bytes, &op->peer_out[q]));
     }
     return cinchSuccess;
 }
@@ -239,15 +312,17 @@ static cinchResult_t find_buffers(cinch_op *op) {
 
 static bool outgrows_cache(const cinch_op *op) {
     if (op->schedule->nmsg) return false; /* what messages brought in is sent on, or read again */
-    size_t touched = 2 * op->call.count * op->esize * (size_t)op->call.comm->nranks;
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    size_t n = (size_t)op->call.comm->nranks, blocks = (size_t)cinch_shape_blocks(shape, (int)n);
+    size_t touched = 2 * op->call.count * op->esize * blocks * n;
     return touched > op->call.comm->llc_bytes;
 }
 
 static cinchResult_t prepare_run(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
-    CINCH_TRY(cinch_op_choose(comm, op->call.count * op->esize, op->call.dtype, op->encoded,
-                              op->mapped, &op->algo, &op->cut));
-    CINCH_TRY(get_schedule(comm, op->algo, op->mapped, op->encoded, &op->schedule));
+    cinch_call call = call_of(op, op->mapped);
+    CINCH_TRY(cinch_op_choose(comm, &call, op->call.dtype, &op->algo, &op->cut));
+    CINCH_TRY(get_schedule(op));
     CINCH_TRY(reserve(op));
     if (op->encoded) CINCH_TRY(prepare_codec(op));
     op->stream_out = outgrows_cache(op);
@@ -264,28 +339,48 @@ static cinchResult_t may_map(cinch_op *op, bool *may) {
     cinch_cut cut;
     *may = false;
     if (!op->call.comm->all_local || !op->call.comm->heaps || op->encoded) return cinchSuccess;
-    CINCH_TRY(cinch_op_choose(op->call.comm, op->call.count * op->esize, op->call.dtype, false,
-                              true, &algo, &cut));
-    *may = algo->maps;
+    cinch_call call = call_of(op, true);
+    CINCH_TRY(cinch_op_choose(op->call.comm, &call, op->call.dtype, &algo, &cut));
+    *may = algo->maps_from && call.bytes >= algo->maps_from;
     return cinchSuccess;
 }
 
+/* The input times the operator's scalar: in the receive buffer where that has the room. */
+static cinchResult_t scale_input(cinch_op *op) {
+    const void *scalar = op->call.device_scalar ? op->call.device_scalar : op->call.scalar;
+    void *scaled = op->call.collective == CINCH_ALLREDUCE
+                       ? op->call.recv
+                       : cinch_scratch_reserve(&op->call.comm->scaled, input_count(op) * op->esize);
+    if (!scaled)
+        return cinch_fail(cinchSystemError, "out of memory for %zu elements", input_count(op));
+    cinch_premul(scaled, op->call.send, op->call.dtype, input_count(op), scalar);
+    op->source = scaled;
+    return cinchSuccess;
+}
+
+static bool is_compressed(const cinch_op *op) {
+    const struct cinchComm *comm = op->call.comm;
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    size_t block = op->call.count * op->esize;
+    const unsigned char *out = op->call.recv;
+    cinch_candidate call = {
+        .collective = op->call.collective,
+        .bytes = block * (size_t)cinch_shape_blocks(shape, comm->nranks),
+        .dtype = op->call.dtype,
+        .redop = op->call.redop,
+        .in_place = op->call.send == out + block * (size_t)cinch_shape_in_base(shape, comm->rank)};
+    return !op->call.premul &&
+           cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, &call);
+}
+
 cinchResult_t cinch_op_plan(cinch_op *op) {
-    struct cinchComm *comm = op->call.comm;
     op->esize = cinch_dtype_size(op->call.dtype);
     op->source = op->call.send;
     op->signature = cinch_called_signature(&op->call);
     op->reduce =
         cinch_reduce_kernel(op->call.dtype, op->call.redop == cinchAvg ? cinchSum : op->call.redop);
-    if (op->call.premul) {
-        const void *scalar = op->call.device_scalar ? op->call.device_scalar : op->call.scalar;
-        cinch_premul(op->call.recv, op->call.send, op->call.dtype, op->call.count, scalar);
-        op->source = op->call.recv;
-    }
-    op->encoded =
-        !op->call.premul &&
-        cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls,
-                                op->call.count * op->esize, op->call.dtype, op->call.redop);
+    if (op->call.premul) CINCH_TRY(scale_input(op));
+    op->encoded = is_compressed(op);
     bool may;
     CINCH_TRY(may_map(op, &may));
     if (!may) return prepare_run(op);

@@ -41,12 +41,11 @@ static bool use_dtype(const char *word, cinch_policy *policy, char *why) {
 }
 
 static bool use_op(const char *word, cinch_policy *policy, char *why) {
-    if (strcmp(word, "reducescatter") == 0 || strcmp(word, "allgather") == 0)
+    cinch_collective c = cinch_collective_find(word, strlen(word));
+    if (c != CINCH_ALLREDUCE && c != CINCH_REDUCESCATTER && c != CINCH_ALLGATHER)
         return refuse(why, "CINCH_CODEC_OPS", word,
-                      "known, not in this version; allreduce is accepted");
-    if (strcmp(word, "allreduce") != 0)
-        return refuse(why, "CINCH_CODEC_OPS", word, "allreduce is accepted");
-    policy->allreduce = true;
+                      "allreduce, reducescatter and allgather are accepted");
+    policy->ops |= 1u << c;
     return true;
 }
 
@@ -88,23 +87,42 @@ static bool read_codec(const char *variable, const char *spec, cinch_codec *code
            refuse(why, variable, spec, clause);
 }
 
+/* "auto, NAME, ..." of one collective's algorithms, or of all. */
+static void list_algos(cinch_collective only, char *text, size_t room) {
+    snprintf(text, room, "auto");
+    for (int i = 0; cinch_algo_at(i); i++) {
+        const cinch_algo *algo = cinch_algo_at(i);
+        bool before = false;
+        for (int k = 0; k < i && only == CINCH_COLLECTIVES; k++)
+            before |= strcmp(cinch_algo_at(k)->name, algo->name) == 0;
+        if (before || (only != CINCH_COLLECTIVES && algo->collective != only)) continue;
+        size_t used = strlen(text);
+        snprintf(text + used, room - used, ", %s", algo->name);
+    }
+}
+
+/* NAME for every collective that has one of that name (the others then refuse their calls), or
+ * OP:NAME. */
 static bool use_algo(const char *word, cinch_policy *policy, char *why) {
-    static const char op[] = "allreduce:";
-    const char *name = strncmp(word, op, sizeof op - 1) == 0 ? word + sizeof op - 1 : word;
-    if (strcmp(name, "auto") == 0) {
-        policy->algo = NULL;
+    const char *colon = strchr(word, ':'), *name = colon ? colon + 1 : word;
+    cinch_collective only =
+        colon ? cinch_collective_find(word, (size_t)(colon - word)) : CINCH_COLLECTIVES;
+    char clause[384];
+    if (colon && only == CINCH_COLLECTIVES)
+        return refuse(why, "CINCH_ALGO", word, "before the colon goes a collective's name");
+    bool automatic = strcmp(name, "auto") == 0, known = automatic;
+    for (int c = 0; c < CINCH_COLLECTIVES; c++)
+        known |= (!colon || (int)only == c) && cinch_algo_find((cinch_collective)c, name);
+    if (known) {
+        for (int c = 0; c < CINCH_COLLECTIVES; c++)
+            if (!colon || (int)only == c)
+                snprintf(policy->algo[c], sizeof policy->algo[c], "%s", automatic ? "" : name);
         return true;
     }
-    policy->algo = cinch_algo_find(name);
-    if (policy->algo) return true;
     if (strcmp(name, "hier") == 0 || strcmp(name, "forest") == 0)
         return refuse(why, "CINCH_ALGO", word, "known, not in this version");
-    char clause[256] = "auto";
-    for (int i = 0; cinch_algo_at(i); i++) {
-        size_t used = strlen(clause);
-        snprintf(clause + used, sizeof clause - used, ", %s", cinch_algo_at(i)->name);
-    }
-    strncat(clause, " are accepted, also as allreduce:NAME", sizeof clause - strlen(clause) - 1);
+    list_algos(only, clause, sizeof clause - 64);
+    strcat(clause, colon ? " are accepted" : " are accepted, also as OP:NAME");
     return refuse(why, "CINCH_ALGO", word, clause);
 }
 
@@ -137,13 +155,19 @@ bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *
 }
 
 bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *settings,
-                             uint64_t index, size_t bytes, cinchDataType_t dtype, cinchRedOp_t op) {
-    if (!policy->codec.vt || !policy->allreduce || policy->excluded) return false;
-    if (bytes < settings->codec_min_bytes || index < (uint64_t)settings->codec_warmup) return false;
-    if ((op != cinchSum && op != cinchAvg) || !(policy->dtypes >> dtype & 1)) return false;
+                             uint64_t index, const cinch_candidate *call) {
+    const cinch_shape *shape = cinch_shape_of(call->collective);
+    if (!policy->codec.vt || !(policy->ops >> call->collective & 1) || policy->excluded)
+        return false;
+    if (call->bytes < settings->codec_min_bytes || index < (uint64_t)settings->codec_warmup)
+        return false;
+    if (shape->reduces && call->redop != cinchSum && call->redop != cinchAvg) return false;
+    /* An owner decodes what it sends, so in place its own elements would change. */
+    if (!shape->reduces && call->in_place && !policy->codec.inplace) return false;
+    if (!(policy->dtypes >> call->dtype & 1)) return false;
     for (int i = 0; i < policy->nexclusions; i++) {
         const cinch_exclusion *e = &policy->exclusion[i];
-        uint64_t value = e->calls ? index : bytes;
+        uint64_t value = e->calls ? index : call->bytes;
         if (value >= e->from && value <= e->to) return false;
     }
     return true;

@@ -15,12 +15,12 @@ typedef struct cinch_exclusion {
 enum { CINCH_MOST_EXCLUSIONS = 16 };
 
 typedef struct cinch_policy {
-    const cinch_algo *algo;   /* NULL: auto */
-    cinch_codec intra, inter; /* the environment's, per level */
-    cinch_codec codec;        /* in force: of the level that the communicator spans */
-    unsigned dtypes;          /* bit per cinchDataType_t that may be compressed */
-    bool allreduce;           /* CINCH_CODEC_OPS has it */
-    bool excluded;            /* the whole communicator, by name */
+    char algo[CINCH_COLLECTIVES][16]; /* names, of a row for one collective at least; "": auto */
+    cinch_codec intra, inter;         /* the environment's, per level */
+    cinch_codec codec;                /* in force: of the level that the communicator spans */
+    unsigned dtypes;                  /* bit per cinchDataType_t that may be compressed */
+    unsigned ops;                     /* bit per cinch_collective in CINCH_CODEC_OPS */
+    bool excluded;                    /* the whole communicator, by name */
     int nexclusions;
     cinch_exclusion exclusion[CINCH_MOST_EXCLUSIONS];
 } cinch_policy;
@@ -30,8 +30,17 @@ typedef struct cinch_policy {
 bool cinch_policy_load(const cinch_settings *settings, const char *name, cinch_policy *policy,
                        char why[CINCH_ERROR_TEXT]);
 
-/* Whether the call is compressed. index: the communicator's count of collectives. */
+/* What decides whether a call is compressed. */
+typedef struct cinch_candidate {
+    cinch_collective collective;
+    size_t bytes; /* all blocks */
+    cinchDataType_t dtype;
+    cinchRedOp_t redop; /* where the collective reduces */
+    bool in_place;
+} cinch_candidate;
+
+/* index: the communicator's count of collectives. */
 bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *settings,
-                             uint64_t index, size_t bytes, cinchDataType_t dtype, cinchRedOp_t op);
+                             uint64_t index, const cinch_candidate *call);
 
 #endif

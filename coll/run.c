@@ -12,23 +12,30 @@
 static cinchResult_t refuse_nonfinite(const cinch_op *op) {
     float tile[256];
     const unsigned char *at = op->call.recv;
-    for (size_t i = 0; i < op->call.count; i += 256) {
-        size_t length = op->call.count - i < 256 ? op->call.count - i : 256;
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    size_t all = op->call.count * (size_t)cinch_shape_out_blocks(shape, op->call.comm->nranks);
+    for (size_t i = 0; i < all; i += 256) {
+        size_t length = all - i < 256 ? all - i : 256;
         cinch_widen(tile, at + i * op->esize, op->call.dtype, length);
         for (size_t j = 0; j < length; j++)
             if (!isfinite(tile[j]))
                 return cinch_fail(cinchInvalidUsage,
-                                  "the compressed allreduce number %llu met NaN or Inf, and "
+                                  "the compressed %s number %llu met NaN or Inf, and "
                                   "CINCH_NONFINITE=error",
-                                  (unsigned long long)op->number);
+                                  shape->name, (unsigned long long)op->number);
     }
     return cinchSuccess;
 }
 
 static void count(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
-    comm->calls++;
-    comm->bytes += op->call.count * cinch_dtype_size(op->call.dtype);
+    for (const cinch_p2p *p = op->p2p; p; p = p->next) comm->calls++, comm->bytes += p->bytes;
+    if (op->call.collective != CINCH_SENDRECV) {
+        const cinch_shape *shape = cinch_shape_of(op->call.collective);
+        comm->calls++;
+        comm->bytes += op->call.count * cinch_dtype_size(op->call.dtype) *
+                       (size_t)cinch_shape_blocks(shape, comm->nranks);
+    }
     comm->ticks += cinch_ticks() - op->began;
     comm->codec_ticks += op->codec_ticks;
     comm->compressed_calls += op->encoded;
@@ -38,8 +45,8 @@ static void count(cinch_op *op) {
 static void forget_residuals(cinch_op *op) {
     if (!op->ef) return;
     cinch_ef_reset(op->ef);
-    cinch_warn("the error feedback of the failed allreduce number %llu was reset",
-               (unsigned long long)op->number);
+    cinch_warn("the error feedback of the failed %s number %llu was reset",
+               cinch_shape_of(op->call.collective)->name, (unsigned long long)op->number);
 }
 
 /* The operation is over: the next one's turn. */
@@ -47,7 +54,10 @@ static void end(cinch_op *op, cinchResult_t result) {
     struct cinchComm *comm = op->call.comm;
     bool ours = op->state == CINCH_OP_NEW; /* failed before it touched anything */
     if (result == cinchSuccess) {
-        comm->rounds += op->cut.rounds;
+        if (op->schedule && op->schedule->windowed)
+            comm->rounds += op->cut.rounds;
+        else if (op->schedule)
+            comm->sequence++;
         if (op->encoded && comm->settings.nonfinite) result = refuse_nonfinite(op);
         if (result != cinchSuccess) forget_residuals(op);
         count(op);
@@ -61,7 +71,7 @@ static void end(cinch_op *op, cinchResult_t result) {
     atomic_store_explicit(&comm->turn, op->number + 1, memory_order_release);
 }
 
-/* One rank has nobody to talk to. */
+/* One rank has nobody to talk to: every buffer is one block. */
 static cinchResult_t alone(cinch_op *op) {
     size_t bytes = op->call.count * cinch_dtype_size(op->call.dtype);
     if (op->call.premul)
@@ -75,11 +85,14 @@ static cinchResult_t alone(cinch_op *op) {
 static void begin(cinch_op *op) {
     op->began = cinch_ticks();
     cinchResult_t result = cinch_comm_state(op->call.comm);
-    if (result == cinchSuccess && op->call.comm->nranks == 1) {
+    if (result == cinchSuccess && op->call.collective == CINCH_SENDRECV) {
+        result = cinch_p2p_begin(op);
+    } else if (result == cinchSuccess && op->call.comm->nranks == 1) {
         end(op, alone(op));
         return;
+    } else if (result == cinchSuccess) {
+        result = cinch_op_plan(op);
     }
-    if (result == cinchSuccess) result = cinch_op_plan(op);
     if (result != cinchSuccess) end(op, result);
 }
 
@@ -97,7 +110,8 @@ static void drive(cinch_op *op, bool *moved) {
     if (result == cinchSuccess && op->state == CINCH_OP_ENTERING)
         result = cinch_op_enter(op, moved);
     if (result == cinchSuccess && op->state == CINCH_OP_RUNNING) {
-        result = cinch_op_progress(op, moved);
+        result = op->call.collective == CINCH_SENDRECV ? cinch_p2p_progress(op, moved)
+                                                       : cinch_op_progress(op, moved);
         if (result != cinchSuccess) result = cinch_comm_first_cause(op->call.comm, result);
     }
     if (result != cinchSuccess || op->state == CINCH_OP_DONE) {

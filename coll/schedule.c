@@ -11,7 +11,8 @@ void cinch_schedule_free(cinch_schedule *s) {
 
 bool cinch_build_begin(cinch_builder *b, cinch_schedule *s, int rank, int nranks, int parts) {
     *b = (cinch_builder){.s = s};
-    *s = (cinch_schedule){.rank = rank, .nranks = nranks, .parts = (uint16_t)parts};
+    *s = (cinch_schedule){
+        .rank = rank, .nranks = nranks, .parts = (uint16_t)parts, .stage_blocks = 1};
     for (int i = 0; i < 2; i++) {
         b->list[i] = cinch_arena_take(&b->scratch, (size_t)nranks * sizeof *b->list[i]);
         b->failed |= !b->list[i];
@@ -41,6 +42,11 @@ cinch_ref cinch_ref_rank(cinch_space space, int rank, int part) {
 
 cinch_ref cinch_ref_parts(cinch_ref ref, int parts) {
     ref.parts = (uint16_t)parts;
+    return ref;
+}
+
+cinch_ref cinch_ref_block(cinch_ref ref, int block) {
+    ref.block = (uint16_t)block;
     return ref;
 }
 
@@ -108,6 +114,7 @@ void cinch_build_recv(cinch_builder *b, int peer, int mark, cinch_ref dst) {
 
 void cinch_build_post(cinch_builder *b, int flag) {
     add(b, CINCH_DO_POST, NULL, 0, NULL, 0)->flag = (uint8_t)flag;
+    b->s->windowed = true;
 }
 
 void cinch_build_wait(cinch_builder *b, int flag, int peer) {
@@ -128,11 +135,20 @@ void cinch_build_sum(cinch_builder *b, unsigned flags, cinch_ref dst, const cinc
     b->s->encoded = true;
 }
 
+/* The block of the user's memory, when in place. */
+static int joint_block(const cinch_schedule *s, const cinch_ref *ref) {
+    const cinch_shape *shape = cinch_shape_of(s->collective);
+    return ref->block + (ref->space == CINCH_IN ? cinch_shape_in_base(shape, s->rank)
+                                                : cinch_shape_out_base(shape, s->rank, s->nranks));
+}
+
 /* Whether two refs of one rank and round may share memory. IN and OUT do when in place. */
-static bool overlap(const cinch_ref *a, const cinch_ref *b) {
+static bool overlap(const cinch_schedule *s, const cinch_ref *a, const cinch_ref *b) {
     bool user_a = a->space <= CINCH_OUT, user_b = b->space <= CINCH_OUT;
     if (user_a != user_b || (!user_a && a->space != b->space)) return false;
+    if (user_a && joint_block(s, a) != joint_block(s, b)) return false;
     if (a->slot != b->slot || a->rank != b->rank) return false;
+    if (!user_a && a->block != b->block) return false;
     if (a->space == CINCH_BOX || a->space == CINCH_WIRE) return true; /* parts share the slot */
     if (a->part == CINCH_ALL_PARTS || b->part == CINCH_ALL_PARTS) return true;
     return a->part < b->part + b->parts && b->part < a->part + a->parts;
@@ -143,7 +159,7 @@ static bool conflicts(const cinch_schedule *s, const cinch_item *earlier, const 
     bool writes = earlier->op == CINCH_DO_RECV;
     const cinch_ref *touched = &s->refs[earlier->ref];
     for (int i = 0; i < later->ndst + later->nsrc; i++)
-        if ((writes || i < later->ndst) && overlap(touched, &s->refs[later->ref + (uint32_t)i]))
+        if ((writes || i < later->ndst) && overlap(s, touched, &s->refs[later->ref + (uint32_t)i]))
             return true;
     return false;
 }

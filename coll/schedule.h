@@ -3,9 +3,10 @@
  *
  * A message of `count` elements is cut into rounds, and each round into `parts`; a schedule is the
  * list of items that a rank runs for one round, so it depends on the number of ranks and the
- * algorithm, not on count. Rounds overlap by lags: iteration i runs, in list order, each item for
- * round i - lag. Lags do not decrease along the list. So the order in which a rank does everything
- * is fixed, the same in the engine and in the verifier.
+ * algorithm, not on count. Where a buffer has a block of `count` elements for each rank, all blocks
+ * are cut alike, and a round is the same piece of all of them. Rounds overlap by lags: iteration i
+ * runs, in list order, each item for round i - lag. Lags do not decrease along the list. So the
+ * order in which a rank does everything is fixed, the same in the engine and in the verifier.
  *
  * SEND and RECV are posted and complete later; an item whose memory they touch names them in its
  * deps and waits for them. All other items are done when they have run. */
@@ -18,6 +19,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "coll/shape.h"
 
 typedef enum {
     CINCH_DO_COPY,   /* dst = src */
@@ -31,12 +33,13 @@ typedef enum {
 } cinch_do;
 
 typedef enum {
-    CINCH_IN,      /* the send buffer at this round and part */
-    CINCH_OUT,     /* the receive buffer; the same memory as IN in place */
+    CINCH_IN,      /* the send buffer at this block, round and part; read only */
+    CINCH_OUT,     /* the receive buffer; in place the same memory as IN */
     CINCH_TMP,     /* private scratch of a whole round, by slot, addressed by part */
     CINCH_BOX,     /* private scratch of one part, by slot; what is in it has the part's length */
     CINCH_WIRE,    /* private scratch for one part encoded, by slot */
-    CINCH_STAGE,   /* a rank's shared window: a fixed place for each part; see stage_slots */
+    CINCH_STAGE,   /* a rank's shared window: a fixed place for each block and part; see stage_slots
+                    */
     CINCH_PEER_IN, /* a local peer's send buffer, mapped */
     CINCH_PEER_OUT
 } cinch_space;
@@ -50,6 +53,7 @@ typedef struct cinch_ref {
     uint16_t part;  /* the first, or CINCH_ALL_PARTS */
     uint16_t parts; /* how many, adjacent */
     uint16_t rank;  /* whose, for STAGE and PEER_* */
+    uint16_t block; /* of a user's buffer, or of the stage */
 } cinch_ref;
 
 /* flags of an item */
@@ -81,11 +85,15 @@ typedef enum { CINCH_STAGE_SMALL, CINCH_STAGE_LARGE } cinch_stage_region;
 
 typedef struct cinch_schedule {
     int rank, nranks;
+    cinch_collective collective; /* what it computes: all-reduce where nobody says otherwise */
+    int root;
     uint16_t parts;
-    uint8_t lags;        /* the largest lag */
-    uint8_t depth;       /* rounds whose private scratch and messages exist at once, > lags */
-    uint8_t stage_slots; /* rounds whose STAGE exists at once; 0: no STAGE */
+    uint16_t stage_blocks; /* of the stage; 1 where nobody says otherwise */
+    uint8_t lags;          /* the largest lag */
+    uint8_t depth;         /* rounds whose private scratch and messages exist at once, > lags */
+    uint8_t stage_slots;   /* rounds whose STAGE exists at once; 0: no STAGE */
     uint8_t stage_region;
+    bool windowed;   /* it posts: then no rank ends a round before all have come to it */
     bool entry_sync; /* every rank has entered the call before any runs its first item */
     bool encoded;    /* has ENCODE and SUM */
     bool owner;      /* and encodes sums, so that the owner has a residual */
@@ -120,6 +128,7 @@ cinch_ref cinch_ref_of(cinch_space space, int part);
 cinch_ref cinch_ref_slot(cinch_space space, int slot, int part);
 cinch_ref cinch_ref_rank(cinch_space space, int rank, int part);
 cinch_ref cinch_ref_parts(cinch_ref ref, int parts);
+cinch_ref cinch_ref_block(cinch_ref ref, int block);
 
 void cinch_build_copy(cinch_builder *b, cinch_ref dst, cinch_ref src);
 void cinch_build_reduce(cinch_builder *b, unsigned flags, const cinch_ref *dst, int ndst,

@@ -5,8 +5,35 @@
 #include "coll/algo.h"
 
 static const cinch_algo *const table[] = {
-    &cinch_algo_oneshot, &cinch_algo_twoshot, &cinch_algo_ring,     &cinch_algo_tree,
-    &cinch_algo_halving, &cinch_algo_direct,  &cinch_algo_exchange, &cinch_algo_twostep,
+    &cinch_algo_oneshot,
+    &cinch_algo_twoshot,
+    &cinch_algo_ring,
+    &cinch_algo_tree,
+    &cinch_algo_halving,
+    &cinch_algo_direct,
+    &cinch_algo_exchange,
+    &cinch_algo_twostep,
+    &cinch_algo_reducescatter_oneshot,
+    &cinch_algo_reducescatter_ring,
+    &cinch_algo_reducescatter_direct,
+    &cinch_algo_allgather_oneshot,
+    &cinch_algo_allgather_ring,
+    &cinch_algo_allgather_direct,
+    &cinch_algo_broadcast_oneshot,
+    &cinch_algo_broadcast_ring,
+    &cinch_algo_broadcast_tree,
+    &cinch_algo_broadcast_direct,
+    &cinch_algo_reduce_oneshot,
+    &cinch_algo_reduce_twoshot,
+    &cinch_algo_reduce_ring,
+    &cinch_algo_reduce_tree,
+    &cinch_algo_reduce_direct,
+    &cinch_algo_alltoall_oneshot,
+    &cinch_algo_alltoall_direct,
+    &cinch_algo_gather_oneshot,
+    &cinch_algo_gather_direct,
+    &cinch_algo_scatter_oneshot,
+    &cinch_algo_scatter_direct,
 };
 
 int cinch_parts_one(int nranks) {
@@ -22,9 +49,10 @@ const cinch_algo *cinch_algo_at(int index) {
     return index >= 0 && (size_t)index < sizeof table / sizeof *table ? table[index] : NULL;
 }
 
-const cinch_algo *cinch_algo_find(const char *name) {
+const cinch_algo *cinch_algo_find(cinch_collective collective, const char *name) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (strcmp(table[i]->name, name) == 0) return table[i];
+        if (table[i]->collective == collective && strcmp(table[i]->name, name) == 0)
+            return table[i];
     return NULL;
 }
 
@@ -32,7 +60,7 @@ const cinch_algo *cinch_algo_choose(const cinch_call *call) {
     const cinch_algo *best = NULL;
     double least = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (table[i]->supports(call)) continue;
+        if (table[i]->collective != call->collective || table[i]->supports(call)) continue;
         double cost = table[i]->cost(call);
         if (!best || cost < least) best = table[i], least = cost;
     }
@@ -43,6 +71,8 @@ cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_cal
                                cinch_schedule *schedule) {
     cinch_builder b;
     algo->build(&b, schedule, rank, call->nranks, call);
+    schedule->collective = call->collective;
+    schedule->root = call->root;
     return cinch_build_end(&b);
 }
 

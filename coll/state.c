@@ -63,16 +63,18 @@ cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint
     if (!ptr) return cinch_fail(cinchInvalidArgument, "ptr is NULL");
     CINCH_TRY(cinch_comm_drain(comm));
     cinch_tag **at = &comm->tags;
-    while (*at && (*at)->data != ptr) at = &(*at)->next;
+    while (*at && !(*at)->registered && (*at)->data != ptr) at = &(*at)->next;
+    bool there = *at && !(*at)->registered;
     if (!bytes) {
-        cinch_tag *gone = *at;
+        cinch_tag *gone = there ? *at : NULL;
         if (gone) *at = gone->next;
         free(gone);
         return cinchSuccess;
     }
-    if (!*at) {
+    if (!there) {
         cinch_tag *tag = calloc(1, sizeof *tag);
         if (!tag) return cinch_fail(cinchSystemError, "out of memory for a tag");
+        tag->next = *at;
         *at = tag;
     }
     (*at)->data = ptr;

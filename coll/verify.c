@@ -15,6 +15,7 @@
 enum { CALLS = 2 };
 
 typedef struct value {
+    int piece;       /* see cinch_shape_piece_in */
     int part, round; /* what it is a piece of; round counts over calls, -1: nothing written yet */
     bool encoded;
     uint8_t finals;
@@ -47,12 +48,15 @@ typedef struct rank_state {
     post *posts;            /* [depth * nmsg] */
     int *head[2], *tail[2]; /* per peer: queues of sends to it and recvs from it; -1: empty */
     uint32_t *ended;        /* its clock at the end of its last call */
+    uint32_t begun[CALLS];  /* its own count when it began each */
 } rank_state;
 
 enum { FLAGS = 8 };
 
 typedef struct machine {
     int n, rounds; /* rounds of one call */
+    const cinch_shape *shape;
+    int root;
     bool in_place;
     rank_state *rank;
     char *why;
@@ -86,26 +90,42 @@ static bool wrong(machine *m, const rank_state *r, const char *format, ...) {
 
 /* ---- memory ---- */
 
+/* Cells of a block of the user's, and of both buffers, laid out as in place or apart. */
+static size_t block_cells(const machine *m, const cinch_schedule *s) {
+    return (size_t)m->rounds * s->parts;
+}
+static size_t user_cells(const machine *m, const cinch_schedule *s) {
+    return (size_t)(cinch_shape_in_blocks(m->shape, m->n) +
+                    cinch_shape_out_blocks(m->shape, m->n)) *
+           block_cells(m, s);
+}
+static int user_block(const machine *m, const cinch_schedule *s, const cinch_ref *ref) {
+    bool in = ref->space == CINCH_IN || ref->space == CINCH_PEER_IN;
+    if (!m->in_place) return ref->block + (in ? cinch_shape_out_blocks(m->shape, m->n) : 0);
+    return ref->block + (in ? cinch_shape_in_base(m->shape, s->rank)
+                            : cinch_shape_out_base(m->shape, s->rank, m->n));
+}
+
 static size_t cell_count(const machine *m, const cinch_schedule *s) {
     size_t parts = s->parts;
-    return 2 * (size_t)m->rounds * parts +
-           s->depth * ((size_t)s->ntmp * parts + s->nbox + s->nwire) + s->stage_slots * parts;
+    return user_cells(m, s) + s->depth * ((size_t)s->ntmp * parts + s->nbox + s->nwire) +
+           (size_t)s->stage_slots * s->stage_blocks * parts;
 }
 
 /* The cell of ref's part `part` for round t (of this call), seen from rank r. */
 static cell *find(machine *m, rank_state *r, const cinch_ref *ref, int part, int t) {
     const cinch_schedule *s = r->s;
-    size_t parts = s->parts, user = (size_t)m->rounds * parts, private = 2 * user;
+    size_t parts = s->parts, private = user_cells(m, s);
     size_t deep = (size_t)(t % s->depth);
     rank_state *owner = ref->space >= CINCH_STAGE ? &m->rank[ref->rank] : r;
-    bool in = ref->space == CINCH_IN || ref->space == CINCH_PEER_IN;
     size_t at = 0;
     switch (ref->space) {
     case CINCH_IN:
     case CINCH_OUT:
     case CINCH_PEER_IN:
     case CINCH_PEER_OUT:
-        at = (in && !m->in_place ? user : 0) + (size_t)t * parts + (size_t)part;
+        at = (size_t)user_block(m, owner->s, ref) * block_cells(m, s) + (size_t)t * parts +
+             (size_t)part;
         break;
     case CINCH_TMP:
         at = private + (deep * s->ntmp + ref->slot) * parts + (size_t)part;
@@ -118,9 +138,31 @@ static cell *find(machine *m, rank_state *r, const cinch_ref *ref, int part, int
         break;
     default:
         at = private + s->depth * ((size_t)s->ntmp * parts + s->nbox + s->nwire) +
-             (size_t)((r->call * m->rounds + t) % s->stage_slots) * parts + (size_t)part;
+             ((size_t)((r->call * m->rounds + t) % s->stage_slots) * s->stage_blocks + ref->block) *
+                 parts +
+             (size_t)part;
     }
     return &owner->cells[at];
+}
+
+/* Whether the collective uses what ref names: a rank has no buffers but those. */
+static bool exists(machine *m, rank_state *r, const cinch_ref *ref) {
+    bool in = ref->space == CINCH_IN || ref->space == CINCH_PEER_IN;
+    bool peer = ref->space >= CINCH_STAGE;
+    int rank = peer ? ref->rank : r->s->rank, most = 1;
+    if (rank >= m->n) return wrong(m, r, "names rank %d", rank);
+    bool used = true;
+    if (ref->space == CINCH_STAGE) {
+        most = r->s->stage_blocks;
+    } else if (in) {
+        used = cinch_shape_sends(m->shape, rank, m->root);
+        most = cinch_shape_in_blocks(m->shape, m->n);
+    } else if (ref->space == CINCH_OUT || ref->space == CINCH_PEER_OUT) {
+        used = cinch_shape_gets(m->shape, rank, m->root);
+        most = cinch_shape_out_blocks(m->shape, m->n);
+    }
+    if (!used) return wrong(m, r, "uses a buffer that rank %d does not have", rank);
+    return ref->block < most || wrong(m, r, "uses block %d of %d", ref->block, most);
 }
 
 static int first_part(const cinch_ref *ref) {
@@ -162,6 +204,9 @@ static bool holds(machine *m, rank_state *r, const cell *c, int t) {
 /* dst := the value; a place that is addressed by part takes only that part. */
 static bool put(machine *m, rank_state *r, const cinch_ref *ref, int part, int t, value v,
                 const uint8_t *counts) {
+    if (!exists(m, r, ref)) return false;
+    if (ref->space == CINCH_IN || ref->space == CINCH_PEER_IN)
+        return wrong(m, r, "writes to a send buffer");
     cell *c = find(m, r, ref, part, t);
     bool by_part = ref->space != CINCH_BOX && ref->space != CINCH_WIRE;
     if (by_part && v.part != part)
@@ -182,17 +227,25 @@ static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
     int base = first_part(&src[0]), width = end_part(r, &src[0]) - base;
     uint8_t counts[256];
     for (int w = 0; w < width; w++) {
+        /* In place some copies are of a block to itself, which is to do nothing. */
+        if (item->op == CINCH_DO_COPY && exists(m, r, dst) && exists(m, r, src) &&
+            find(m, r, dst, first_part(dst) + w, t) == find(m, r, src, base + w, t))
+            continue;
         value sum = {.part = -1, .round = r->call * m->rounds + t};
         memset(counts, 0, (size_t)m->n);
         for (int i = 0; i < item->nsrc; i++) {
+            if (!exists(m, r, &src[i])) return false;
             cell *c = find(m, r, &src[i], first_part(&src[i]) + w, t);
             if (!may_read(m, r, c) || !holds(m, r, c, t)) return false;
             if (c->is.encoded != (item->op == CINCH_DO_SUM && src[i].space == CINCH_WIRE))
                 return wrong(m, r, "takes encoded bytes for plain elements, or the reverse");
             if (sum.part >= 0 && sum.part != c->is.part)
                 return wrong(m, r, "combines part %d with part %d", sum.part, c->is.part);
+            if (sum.part >= 0 && sum.piece != c->is.piece)
+                return wrong(m, r, "combines what belongs to different blocks");
             if (c->is.finals && item->nsrc > 1) return wrong(m, r, "adds to a finished sum");
             sum.part = c->is.part;
+            sum.piece = c->is.piece;
             sum.finals = c->is.finals;
             for (int q = 0; q < m->n; q++) counts[q] = (uint8_t)(counts[q] + c->counts[q]);
         }
@@ -200,6 +253,7 @@ static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
         if (summing && (item->flags & CINCH_FINAL)) sum.finals++;
         for (int i = 0; i < item->ndst; i++) {
             int part = first_part(&dst[i]) + w;
+            if (!exists(m, r, &dst[i])) return false;
             cell *c = find(m, r, &dst[i], part, t);
             if (!may_write(m, r, c) || !put(m, r, &dst[i], part, t, sum, counts)) return false;
         }
@@ -255,6 +309,7 @@ static bool match(machine *m, rank_state *from, rank_state *to) {
 static bool start(machine *m, rank_state *r, const cinch_item *item, int t) {
     int me = (int)(r - m->rank), recv = item->op == CINCH_DO_RECV;
     const cinch_ref *ref = &r->s->refs[item->ref];
+    if (!exists(m, r, ref)) return false;
     for (int part = first_part(ref); part < end_part(r, ref); part++) {
         cell *c = find(m, r, ref, part, t);
         if (recv ? !may_write(m, r, c) : !may_read(m, r, c)) return false;
@@ -330,34 +385,71 @@ static int run_item(machine *m, rank_state *r, const cinch_item *item, int t) {
 /* ---- calls ---- */
 
 static void fill_inputs(machine *m, rank_state *r) {
-    cinch_ref in = {.space = CINCH_IN};
     int me = (int)(r - m->rank);
-    for (int t = 0; t < m->rounds; t++)
-        for (int part = 0; part < r->s->parts; part++) {
-            cell *c = find(m, r, &in, part, t);
-            c->is = (value){.part = part, .round = r->call * m->rounds + t};
-            memset(c->counts, 0, (size_t)m->n);
-            c->counts[me] = 1;
-        }
+    if (!cinch_shape_sends(m->shape, me, m->root)) return;
+    for (int b = 0; b < cinch_shape_in_blocks(m->shape, m->n); b++)
+        for (int t = 0; t < m->rounds; t++)
+            for (int part = 0; part < r->s->parts; part++) {
+                cinch_ref in = {.space = CINCH_IN, .block = (uint16_t)b};
+                cell *c = find(m, r, &in, part, t);
+                c->is = (value){.piece = cinch_shape_piece_in(m->shape, me, b, m->n),
+                                .part = part,
+                                .round = r->call * m->rounds + t};
+                memset(c->counts, 0, (size_t)m->n);
+                c->counts[me] = 1;
+            }
+}
+
+/* The caller may now touch every block of the buffer. */
+static bool check_free(machine *m, rank_state *r, cinch_space space, int blocks) {
+    for (int b = 0; b < blocks; b++)
+        for (int t = 0; t < m->rounds; t++)
+            for (int part = 0; part < r->s->parts; part++) {
+                cinch_ref ref = {.space = (uint16_t)space, .block = (uint16_t)b};
+                if (!may_write(m, r, find(m, r, &ref, part, t))) return false;
+            }
+    return true;
+}
+
+static bool check_cell(machine *m, rank_state *r, const cell *c, int block, int part) {
+    int me = (int)(r - m->rank);
+    if (c->is.piece != cinch_shape_piece_out(m->shape, me, block, m->n))
+        return wrong(m, r, "has in block %d of the result what belongs elsewhere", block);
+    for (int q = 0; q < m->n; q++)
+        if (c->counts[q] != cinch_shape_holds(m->shape, block, q, m->root))
+            return wrong(m, r, "has rank %d's input %d times in block %d, part %d of the result", q,
+                         c->counts[q], block, part);
+    if (c->is.finals != m->shape->reduces)
+        return wrong(m, r, "finished part %d %d times", part, c->is.finals);
+    return true;
+}
+
+/* Flags and stages serve all collectives of a communicator in turn, which is safe if whoever ends a
+ * call with them knows that all ranks have begun it, and so have ended the one before. */
+static bool check_together(machine *m, rank_state *r) {
+    for (int q = 0; r->s->windowed && q < m->n; q++)
+        if (m->rank[q].call < r->call || r->clock[q] <= m->rank[q].begun[r->call])
+            return wrong(m, r, "ends a call that rank %d may not have begun", q);
+    return true;
 }
 
 /* At the end of a call: the result is right, and the caller may now touch both buffers. */
 static bool check_outputs(machine *m, rank_state *r) {
-    r->clock[r - m->rank]++;
-    for (int t = 0; t < m->rounds; t++)
-        for (int part = 0; part < r->s->parts; part++) {
-            cinch_ref out = {.space = CINCH_OUT}, in = {.space = CINCH_IN};
-            cell *c = find(m, r, &out, part, t);
-            if (!may_read(m, r, c) || !holds(m, r, c, t)) return false;
-            for (int q = 0; q < m->n; q++)
-                if (c->counts[q] != 1)
-                    return wrong(m, r, "has rank %d's input %d times in part %d of the result", q,
-                                 c->counts[q], part);
-            if (c->is.finals != 1)
-                return wrong(m, r, "finished part %d %d times", part, c->is.finals);
-            if (!may_write(m, r, c) || !may_write(m, r, find(m, r, &in, part, t))) return false;
-        }
-    return true;
+    int me = (int)(r - m->rank);
+    bool gets = cinch_shape_gets(m->shape, me, m->root);
+    int blocks = gets ? cinch_shape_out_blocks(m->shape, m->n) : 0;
+    r->clock[me]++;
+    for (int b = 0; b < blocks; b++)
+        for (int t = 0; t < m->rounds; t++)
+            for (int part = 0; part < r->s->parts; part++) {
+                cinch_ref out = {.space = CINCH_OUT, .block = (uint16_t)b};
+                cell *c = find(m, r, &out, part, t);
+                if (!may_read(m, r, c) || !holds(m, r, c, t) || !check_cell(m, r, c, b, part))
+                    return false;
+            }
+    bool sends = cinch_shape_sends(m->shape, me, m->root);
+    return check_free(m, r, CINCH_OUT, blocks) &&
+           check_free(m, r, CINCH_IN, sends ? cinch_shape_in_blocks(m->shape, m->n) : 0);
 }
 
 /* Runs rank r until it blocks. 1: moved, 0: not, -1: wrong. */
@@ -368,22 +460,22 @@ static int advance(machine *m, rank_state *r) {
         if (r->iteration == m->rounds + s->lags) {
             for (int i = 0; i < s->depth * s->nmsg; i++)
                 if (!finish(m, r, &r->posts[i])) return moved;
-            if (!check_outputs(m, r)) return -1;
+            if (!check_outputs(m, r) || !check_together(m, r)) return -1;
             memcpy(r->ended, r->clock, (size_t)m->n * sizeof *r->ended);
             r->iteration = r->item = 0;
             r->done = ++r->call == CALLS;
-            if (!r->done) fill_inputs(m, r);
+            if (!r->done) r->begun[r->call] = r->clock[r - m->rank], fill_inputs(m, r);
             return 1;
         }
         const cinch_item *item = &s->item[r->item];
-        int t = r->iteration - item->lag;
+        int t = s->nitems ? r->iteration - item->lag : -1;
         if (t >= 0 && t < m->rounds) {
             int ran = run_item(m, r, item, t);
             if (ran < 0) return -1;
             if (ran == 0) return moved;
         }
         moved = 1;
-        if (++r->item == s->nitems) r->item = 0, r->iteration++;
+        if (++r->item >= s->nitems) r->item = 0, r->iteration++;
     }
     return moved;
 }
@@ -433,7 +525,12 @@ static bool may_begin(machine *m, const rank_state *r) {
 }
 
 bool cinch_verify(const cinch_schedule *schedule, int nranks, bool in_place, char *why) {
-    machine m = {.n = nranks, .in_place = in_place, .why = why};
+    const cinch_shape *shape = cinch_shape_of(schedule->collective);
+    machine m = {.n = nranks,
+                 .shape = shape,
+                 .root = schedule->root,
+                 .in_place = in_place && !cinch_shape_never_in_place(shape),
+                 .why = why};
     /* Enough rounds that every slot is used anew at least once while the pipeline is full. */
     for (int i = 0; i < nranks; i++) {
         int rounds = schedule[i].depth + schedule[i].stage_slots + schedule[i].lags + 2;

@@ -34,8 +34,9 @@ static void list_names(char *out, size_t room) {
         used += (size_t)snprintf(out + used, room - used, ", %s", vt->name);
 }
 
-/* Checks the items' form, and moves all but ef into rest. NULL: fine; else what is wrong. */
-static const char *split_params(const char *text, char *rest, bool *ef) {
+/* Checks the items' form, and moves all but those of every codec into rest. NULL: fine; else what
+ * is wrong. */
+static const char *split_params(const char *text, char *rest, cinch_codec *codec) {
     static const char *const flags[] = {"0", "1"};
     cinch_param item;
     size_t used = 0, len = strlen(text);
@@ -46,10 +47,11 @@ static const char *split_params(const char *text, char *rest, bool *ef) {
         for (const char *more = at; cinch_param_next(&more, &other);)
             if (other.key_len == item.key_len && !memcmp(other.key, item.key, item.key_len))
                 return "gives a key twice";
-        if (cinch_param_is(&item, "ef")) {
+        bool ef = cinch_param_is(&item, "ef");
+        if (ef || cinch_param_is(&item, "inplace")) {
             int choice = cinch_param_choice(&item, flags, 2);
-            if (choice < 0) return "has a wrong value of ef";
-            *ef = choice == 1;
+            if (choice < 0) return ef ? "has a wrong value of ef" : "has a wrong value of inplace";
+            *(ef ? &codec->ef : &codec->inplace) = choice == 1;
             continue;
         }
         size_t size = item.key_len + 1 + item.value_len;
@@ -87,10 +89,10 @@ bool cinch_codec_parse(const char *spec, cinch_codec *out, char *why, size_t roo
         return false;
     }
     codec.ef = codec.vt->flags & CINCH_CODEC_EF_DEFAULT;
-    const char *wrong = split_params(params, rest, &codec.ef);
+    const char *wrong = split_params(params, rest, &codec);
     const char *accepted = codec.vt->parse(wrong ? "=" : rest, codec.params);
     if (wrong || accepted) {
-        snprintf(why, room, "'%s' %s: %s accepts ef=0|1 and %s", spec,
+        snprintf(why, room, "'%s' %s: %s accepts ef=0|1, inplace=0|1 and %s", spec,
                  wrong ? wrong : "has a wrong parameter", codec.vt->name,
                  accepted ? accepted : "parameters of its own");
         return false;

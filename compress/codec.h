@@ -14,6 +14,7 @@
 typedef struct cinch_codec {
     const cinchCodec_t *vt;
     bool ef;
+    bool inplace; /* an all-gather in place may be compressed */
     _Alignas(16) unsigned char params[CINCH_CODEC_PARAM_BYTES];
 } cinch_codec;
 

@@ -154,9 +154,8 @@ int main(int argc, char **argv) {
         perror("bench_codec: cannot stay on that CPU");
         return 2;
     }
-    size_t bytes = largest << 20;
+    size_t bytes = largest << 20, wire_room = 0;
     cinch_codec codec[CASES];
-    buffers b = {malloc(bytes), malloc(bytes), malloc(bytes), NULL, 0};
     for (int i = 0; i < CASES; i++) {
         char why[512];
         if (!cinch_codec_parse(cases[i].spec, &codec[i], why, sizeof why)) {
@@ -164,21 +163,22 @@ int main(int argc, char **argv) {
             return 2;
         }
         size_t room = cinch_codec_bound(&codec[i], bytes / sizeof(float));
-        if (room > b.wire_room) b.wire_room = room;
+        if (room > wire_room) wire_room = room;
     }
-    b.wire = malloc(b.wire_room);
-    if (!b.src || !b.dst || !b.residual || !b.wire) {
+    buffers b = {malloc(bytes), malloc(bytes), malloc(bytes), malloc(wire_room), wire_room};
+    bool enough = b.src && b.dst && b.residual && b.wire;
+    if (enough) {
+        fill(b.src, bytes / sizeof(float));
+        memset(b.wire, 0, b.wire_room);
+        static const size_t sizes[] = {16 << 10, 256 << 10, 1 << 20, 4 << 20, 64 << 20, 256 << 20};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes && sizes[i] <= bytes; i++)
+            measure(codec, &b, sizes[i], rounds);
+    } else {
         fprintf(stderr, "bench_codec: no memory for buffers of %zu MiB\n", largest);
-        return 1;
     }
-    fill(b.src, bytes / sizeof(float));
-    memset(b.wire, 0, b.wire_room);
-    static const size_t sizes[] = {16 << 10, 256 << 10, 1 << 20, 4 << 20, 64 << 20, 256 << 20};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && sizes[i] <= bytes; i++)
-        measure(codec, &b, sizes[i], rounds);
     free(b.src);
     free(b.dst);
     free(b.residual);
     free(b.wire);
-    return 0;
+    return enough ? 0 : 1;
 }

@@ -154,7 +154,7 @@ static void compare_floats(const cinch_data *data, const int64_t *acc, const dou
     }
 }
 
-static void check_whole(const cinch_data *data, const void *got, size_t count, cinch_tally *tally) {
+static void check_whole(const cinch_data *data, const cinch_stretch *stretch, cinch_tally *tally) {
     union {
         int64_t whole[PIECE];
         double real[PIECE];
@@ -162,12 +162,12 @@ static void check_whole(const cinch_data *data, const void *got, size_t count, c
     int64_t acc[PIECE], v[PIECE];
     bool is_float = cinch_dtype_is_float(data->dtype);
     size_t element = cinch_dtype_size(data->dtype);
-    for (size_t start = 0; start < count; start += PIECE) {
-        size_t n = count - start < PIECE ? count - start : PIECE;
-        const char *piece = (const char *)got + start * element;
-        load_rank(data, 0, start, n, acc);
+    for (size_t at = 0; at < stretch->count; at += PIECE) {
+        size_t n = stretch->count - at < PIECE ? stretch->count - at : PIECE;
+        const char *piece = (const char *)stretch->got + at * element;
+        load_rank(data, 0, stretch->start + at, n, acc);
         for (int r = 1; r < data->nranks; r++) {
-            load_rank(data, r, start, n, v);
+            load_rank(data, r, stretch->start + at, n, v);
             combine(data, acc, v, n);
         }
         if (is_float) {
@@ -180,15 +180,68 @@ static void check_whole(const cinch_data *data, const void *got, size_t count, c
     }
 }
 
+/* Any type's elements, count up to PIECE; large integers rounded. */
+static void load_any(double *dst, const void *src, cinchDataType_t dtype, size_t count) {
+    int64_t whole[PIECE];
+    if (cinch_dtype_is_float(dtype)) {
+        cinch_load_double(dst, src, dtype, count);
+        return;
+    }
+    load_whole(whole, src, dtype, count);
+    for (size_t i = 0; i < count; i++)
+        dst[i] = dtype == cinchUint64 ? (double)(uint64_t)whole[i] : (double)whole[i];
+}
+
+/* What was only moved: bit by bit, NaN and the sign of zero too. */
+static void check_moved(const cinch_data *data, const cinch_stretch *stretch, cinch_tally *tally) {
+    unsigned char want[8 * PIECE];
+    double ref[PIECE], got[PIECE];
+    size_t element = cinch_dtype_size(data->dtype);
+    for (size_t at = 0; at < stretch->count; at += PIECE) {
+        size_t n = stretch->count - at < PIECE ? stretch->count - at : PIECE;
+        const unsigned char *piece = (const unsigned char *)stretch->got + at * element;
+        cinch_data_fill(data, stretch->source, stretch->start + at, n, want);
+        bool same = memcmp(piece, want, n * element) == 0;
+        load_any(ref, want, data->dtype, n);
+        load_any(got, piece, data->dtype, n);
+        for (size_t i = 0; i < n; i++) {
+            if (isfinite(ref[i])) tally->ref2 += ref[i] * ref[i];
+            if (same || memcmp(piece + i * element, want + i * element, element) == 0) continue;
+            tally->wrong++;
+            double err = fabs(got[i] - ref[i]);
+            if (!isfinite(err)) continue;
+            tally->err2 += err * err;
+            tally->max_abs = fmax(tally->max_abs, err);
+        }
+    }
+}
+
+uint64_t cinch_check_moved(const cinch_data *data, int rank, size_t start, const void *got,
+                           size_t count) {
+    cinch_tally tally = {0};
+    check_moved(data, &(cinch_stretch){rank, start, got, count}, &tally);
+    return tally.wrong;
+}
+
 bool cinch_check_result(const cinch_check *check, const void *got, size_t count,
                         cinch_verdict *verdict) {
+    const cinch_data *data = check->data;
     cinch_tally tally = {0};
-    bool is_float = cinch_dtype_is_float(check->data->dtype);
+    int n = data->nranks, rank = check->rank, root = check->root;
+    bool reduces = cinch_reduces(check->operation), is_float = cinch_dtype_is_float(data->dtype);
+    bool bounds = is_float && (check->codec || (reduces && !cinch_data_is_exact(data)));
     verdict->judged = true;
-    if (is_float && (check->codec || !cinch_data_is_exact(check->data))) {
-        if (!cinch_check_float(check, got, count, &tally, &verdict->judged)) return false;
-    } else {
-        check_whole(check->data, got, count, &tally);
+    for (int b = 0; b < cinch_recv_blocks(check->operation, rank, n, root); b++) {
+        size_t block_bytes = count * cinch_dtype_size(data->dtype);
+        cinch_stretch stretch = {.got = (const char *)got + (size_t)b * block_bytes,
+                                 .count = count};
+        int block;
+        cinch_block_source(check->operation, rank, n, root, b, &stretch.source, &block);
+        stretch.start = (size_t)block * count;
+        if (!bounds)
+            (reduces ? check_whole : check_moved)(data, &stretch, &tally);
+        else if (!cinch_check_float(check, &stretch, &tally, &verdict->judged))
+            return false;
     }
     verdict->wrong = tally.wrong;
     verdict->max_abs_err = tally.max_abs;

@@ -6,11 +6,14 @@
 
 #include "compress/codec.h"
 #include "perf/data.h"
+#include "perf/operations.h"
 
 typedef struct cinch_check {
+    const cinch_operation *operation;
+    int rank, root; /* whose result it is */
     const cinch_data *data;
     const cinch_codec *codec; /* what the call really used; NULL: none */
-    bool sum_encoded; /* the owners encoded their sums too, as all codec plans but exchange */
+    bool sum_encoded;         /* the sums were encoded as well as the inputs */
 } cinch_check;
 
 typedef struct cinch_verdict {
@@ -20,9 +23,14 @@ typedef struct cinch_verdict {
     double max_abs_err; /* over the same */
 } cinch_verdict;
 
-/* Checks got[0..count), an all-reduce's result. false: out of memory. */
+/* Checks the rank's result, of as many blocks of `count` elements as it gets: what was reduced as
+ * the header says, what was only moved bit by bit. false: out of memory. */
 bool cinch_check_result(const cinch_check *check, const void *got, size_t count,
                         cinch_verdict *verdict);
+
+/* How many of got[0..count) are not, bit by bit, rank's elements from `start` on. */
+uint64_t cinch_check_moved(const cinch_data *data, int rank, size_t start, const void *got,
+                           size_t count);
 
 /* For check.c and check_float.c. ----------------------------------------------------------------*/
 
@@ -43,8 +51,16 @@ cinch_float_facts cinch_float_facts_of(cinchDataType_t dtype);
 /* dst[i] = src[i], exactly; any float type, count up to CINCH_DATA_CHUNK. */
 void cinch_load_double(double *dst, const void *src, cinchDataType_t dtype, size_t count);
 
-/* Float types with data that is not exact. */
-bool cinch_check_float(const cinch_check *check, const void *got, size_t count, cinch_tally *tally,
+/* What a stretch of the result must be. */
+typedef struct cinch_stretch {
+    int source;   /* a rank's values, or CINCH_EVERY_RANK: their reduction */
+    size_t start; /* of the inputs' elements */
+    const void *got;
+    size_t count;
+} cinch_stretch;
+
+/* Float types with data that is not exact, or with a codec. */
+bool cinch_check_float(const cinch_check *check, const cinch_stretch *stretch, cinch_tally *tally,
                        bool *judged);
 
 #endif

@@ -2,8 +2,9 @@
 /* Whether a result of floats is right within the bounds of rounding, or of a codec.
  *
  * A codec's error depends on the largest value of a block, and blocks begin wherever a rank's share
- * begins. So elements are looked at in blocks counted from the buffer's start, and each is allowed
- * what the largest value in its block and both neighbours allows. */
+ * begins. So elements are looked at in blocks counted from the stretch's start, and each is allowed
+ * what the largest value in its block and both neighbours allows. What is only moved is a sum of
+ * one rank's values. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,6 +13,7 @@
 
 typedef struct work {
     const cinch_check *check;
+    const cinch_stretch *stretch;
     cinch_float_facts facts;
     size_t block; /* elements; 0: no codec with a bound */
     size_t piece; /* elements judged at once, a multiple of the block */
@@ -34,8 +36,9 @@ static void work_free(work *w) {
     free(w->bad_rank);
 }
 
-static bool work_init(work *w, const cinch_check *check) {
-    *w = (work){.check = check, .facts = cinch_float_facts_of(check->data->dtype)};
+static bool work_init(work *w, const cinch_check *check, const cinch_stretch *stretch) {
+    *w = (work){
+        .check = check, .stretch = stretch, .facts = cinch_float_facts_of(check->data->dtype)};
     w->piece = CINCH_DATA_CHUNK;
     if (check->codec && isfinite(cinch_codec_step_bound(check->codec, 1.0f)))
         w->block = cinch_codec_block(check->codec);
@@ -57,12 +60,13 @@ static bool work_init(work *w, const cinch_check *check) {
            w->bad_rank;
 }
 
-/* Rank's values [start, start + n) into w->got, as the reduction sees them. */
+/* Rank's values for elements [start, start + n) of the stretch into w->got, as the reduction sees
+ * them. */
 static void load_rank(work *w, int rank, size_t start, size_t n) {
     const cinch_data *data = w->check->data;
     size_t element = cinch_dtype_size(data->dtype);
     double factor = data->op == CINCH_OP_MULSUM ? cinch_data_scalar(rank) : 1;
-    cinch_data_fill(data, rank, start, n, w->raw);
+    cinch_data_fill(data, rank, w->stretch->start + start, n, w->raw);
     for (size_t i = 0; i < n; i += CINCH_DATA_CHUNK)
         cinch_load_double(w->got + i, w->raw + i * element, data->dtype,
                           n - i < CINCH_DATA_CHUNK ? n - i : CINCH_DATA_CHUNK);
@@ -161,10 +165,12 @@ static bool plain_fine(const work *w, double got, double ref, double size, doubl
 
 /* With a codec whose bound is known. The first term: quantization of the inputs and, in `step`, of
  * the sum; the others: fp32 additions and the last rounding. Where elements share nothing (bf16)
- * an infinity may stay one. */
+ * an infinity may stay one; so may that of a rank that adds its own input to its share unencoded.
+ */
 static bool codec_fine(const work *w, double got, double ref, double size, double scale,
                        double step, bool bad) {
-    if (!isfinite(ref)) return isnan(got) || (w->block == 1 && got == ref);
+    bool share = cinch_reduces(w->check->operation) && !cinch_same_everywhere(w->check->operation);
+    if (!isfinite(ref)) return isnan(got) || ((w->block == 1 || share) && got == ref);
     if (isnan(got)) return bad;
     double n = w->check->data->nranks;
     double bound = step * scale + (n + 2) * 0x1p-23 * (size + step) * scale +
@@ -199,11 +205,14 @@ static void judge(work *w, size_t from, size_t n, size_t seen, cinch_tally *tall
     }
 }
 
-bool cinch_check_float(const cinch_check *check, const void *got, size_t count, cinch_tally *tally,
+bool cinch_check_float(const cinch_check *check, const cinch_stretch *stretch, cinch_tally *tally,
                        bool *judged) {
     work w;
-    size_t element = cinch_dtype_size(check->data->dtype);
-    if (!work_init(&w, check)) {
+    size_t element = cinch_dtype_size(check->data->dtype), count = stretch->count;
+    const char *got = stretch->got;
+    int first = stretch->source == CINCH_EVERY_RANK ? 0 : stretch->source;
+    int last = stretch->source == CINCH_EVERY_RANK ? check->data->nranks - 1 : first;
+    if (!work_init(&w, check, stretch)) {
         work_free(&w);
         return false;
     }
@@ -212,13 +221,13 @@ bool cinch_check_float(const cinch_check *check, const void *got, size_t count, 
         size_t n = count - start < w.piece ? count - start : w.piece;
         size_t from = start < w.halo ? 0 : start - w.halo;
         size_t end = start + n + w.halo < count ? start + n + w.halo : count, seen = end - from;
-        for (int r = 0; r < check->data->nranks; r++) {
+        for (int r = first; r <= last; r++) {
             load_rank(&w, r, from, seen);
-            combine(&w, r == 0, seen);
-            if (w.block) add_steps(&w, seen, r == 0);
+            combine(&w, r == first, seen);
+            if (w.block) add_steps(&w, seen, r == first);
         }
         for (size_t i = 0; i < n; i += CINCH_DATA_CHUNK)
-            cinch_load_double(w.got + (start - from) + i, (const char *)got + (start + i) * element,
+            cinch_load_double(w.got + (start - from) + i, got + (start + i) * element,
                               check->data->dtype,
                               n - i < CINCH_DATA_CHUNK ? n - i : CINCH_DATA_CHUNK);
         judge(&w, start - from, n, seen, tally);

@@ -101,6 +101,8 @@ void cinch_data_setup(cinch_data *data, cinch_data_kind kind, const cinch_input 
     data->busy = nranks;
     if (op == CINCH_OP_PROD) {
         data->busy = 3; /* factors of 2: the product is 8 */
+    } else if (op == CINCH_OP_NONE) {
+        data->span = limit < 127 ? limit : 127;
     } else if (op != CINCH_OP_MAX && op != CINCH_OP_MIN) {
         if (op == CINCH_OP_MULSUM) limit /= 2;
         if (limit / nranks < data->span) data->span = limit / nranks;

@@ -27,7 +27,8 @@ typedef enum {
     CINCH_OP_MIN,
     CINCH_OP_AVG,
     CINCH_OP_MULSUM,
-    CINCH_OP_COUNT
+    CINCH_OP_COUNT,
+    CINCH_OP_NONE = CINCH_OP_COUNT /* of operations that only move values */
 } cinch_op;
 
 /* The files of --input, mapped: one, or one per rank. */

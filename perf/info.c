@@ -11,6 +11,7 @@
 #include "base/cpu.h"
 #include "base/settings.h"
 #include "coll/algo.h"
+#include "coll/nccl/choose.h"
 #include "compress/codec.h"
 #include "perf/commands.h"
 #include "perf/json.h"
@@ -37,9 +38,47 @@ static const cinch_option table[] = {
 };
 static const cinch_command command = {
     "cinch info", "[--env] [--json] [--report DIR]",
-    "Shows the version, what it was built with, CPU features, transports, codecs, algorithms.\n"
+    "Shows the version, what it was built with, CPU features, transports, codecs, algorithms,\n"
+    "and what the NCCL drop-in would do here.\n"
     "Secrets are never shown.\n",
     table, false};
+
+/* What libnccl.so.2, the drop-in, would do in this process. */
+typedef struct dropin {
+    cinch_nccl_choice choice;
+    cinch_nccl_library real; /* what would be found, whatever the mode */
+    char none[CINCH_ERROR_TEXT];
+} dropin;
+
+static void ask_dropin(dropin *d, const cinch_settings *settings) {
+    memset(d, 0, sizeof *d);
+    cinch_nccl_choose(settings, &d->choice);
+    d->real = d->choice.real;
+    if (!d->real.handle) cinch_nccl_load(settings->nccl_path, &d->real, d->none);
+}
+
+static void dropin_text(FILE *f, const dropin *d) {
+    char version[32];
+    fprintf(f, "NCCL drop-in  %s: %s\n", cinch_nccl_mode_name(d->choice.mode), d->choice.why);
+    cinch_nccl_version_text(d->real.version, version, sizeof version);
+    if (d->real.handle)
+        fprintf(f, "real NCCL     %s, %s\n", version, d->real.path);
+    else
+        fprintf(f, "real NCCL     none: %s\n", d->none);
+}
+
+static void dropin_json(cinch_json *j, const dropin *d) {
+    cinch_json_open(j, "dropin", '{');
+    cinch_json_text(j, "mode", cinch_nccl_mode_name(d->choice.mode));
+    cinch_json_text(j, "why", d->choice.why);
+    cinch_json_text(j, "real_path", d->real.handle ? d->real.path : NULL);
+    if (d->real.handle)
+        cinch_json_count(j, "real_version", (uint64_t)d->real.version);
+    else
+        cinch_json_null(j, "real_version");
+    cinch_json_text(j, "real_why", d->real.handle ? NULL : d->none);
+    cinch_json_close(j, '}');
+}
 
 /* The setting's value; of a meeting point, what stands before its secret. */
 static const char *shown_value(const cinch_settings *settings, int index, char *room, size_t size) {
@@ -63,7 +102,14 @@ static void env_text(FILE *f, const cinch_settings *settings) {
     }
 }
 
-static void info_text(FILE *f) {
+/* Algorithms have a row for each operation that they serve. */
+static bool named_before(int index) {
+    for (int i = 0; i < index; i++)
+        if (!strcmp(cinch_algo_at(i)->name, cinch_algo_at(index)->name)) return true;
+    return false;
+}
+
+static void info_text(FILE *f, const dropin *nccl) {
     const cinch_transport *transport;
     const cinchCodec_t *codec;
     const cinch_algo *algo;
@@ -84,8 +130,10 @@ static void info_text(FILE *f) {
     fputs("codecs        none", f);
     for (int i = 0; (codec = cinch_codec_at(i)); i++) fprintf(f, " %s", codec->name);
     fputs("\nalgorithms   ", f);
-    for (int i = 0; (algo = cinch_algo_at(i)); i++) fprintf(f, " %s", algo->name);
+    for (int i = 0; (algo = cinch_algo_at(i)); i++)
+        if (!named_before(i)) fprintf(f, " %s", algo->name);
     putc('\n', f);
+    dropin_text(f, nccl);
 }
 
 static void json_settings(cinch_json *j, const cinch_settings *settings) {
@@ -106,7 +154,7 @@ static void json_settings(cinch_json *j, const cinch_settings *settings) {
     cinch_json_close(j, ']');
 }
 
-static bool info_json(FILE *f, const cinch_settings *settings) {
+static bool info_json(FILE *f, const cinch_settings *settings, const dropin *nccl) {
     const cinch_transport *transport;
     const cinchCodec_t *codec;
     const cinch_algo *algo;
@@ -140,8 +188,10 @@ static bool info_json(FILE *f, const cinch_settings *settings) {
     for (int i = 0; (codec = cinch_codec_at(i)); i++) cinch_json_text(&j, NULL, codec->name);
     cinch_json_close(&j, ']');
     cinch_json_open(&j, "algorithms", '[');
-    for (int i = 0; (algo = cinch_algo_at(i)); i++) cinch_json_text(&j, NULL, algo->name);
+    for (int i = 0; (algo = cinch_algo_at(i)); i++)
+        if (!named_before(i)) cinch_json_text(&j, NULL, algo->name);
     cinch_json_close(&j, ']');
+    dropin_json(&j, nccl);
     json_settings(&j, settings);
     return cinch_json_end(&j);
 }
@@ -174,7 +224,7 @@ static bool report_copy(const char *dir, const char *from, const char *name) {
     return out && report_close(out, dir, name);
 }
 
-static int write_report(const char *dir, const cinch_settings *settings) {
+static int write_report(const char *dir, const cinch_settings *settings, const dropin *nccl) {
     static const struct {
         const char *from, *name;
     } facts[] = {{"/etc/os-release", "os-release"},
@@ -191,10 +241,10 @@ static int write_report(const char *dir, const cinch_settings *settings) {
         return cinch_usage(&command, "cannot make the folder %s: %s", dir, strerror(errno));
     FILE *f = report_file(dir, "info.txt");
     if (!f) return 2;
-    info_text(f);
+    info_text(f, nccl);
     env_text(f, settings);
     if (!report_close(f, dir, "info.txt") || !(f = report_file(dir, "info.json"))) return 2;
-    info_json(f, settings);
+    info_json(f, settings, nccl);
     if (!report_close(f, dir, "info.json")) return 2;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
         if (!report_copy(dir, facts[i].from, facts[i].name)) return 2;
@@ -219,13 +269,15 @@ int cinch_info_main(int argc, char **argv) {
     bool good = cinch_settings_load(&settings, why);
     if (!good) status = cinch_usage(&command, "%s", why);
     if (good && cinch_codec_load_plugins(settings.codec_plugin) != cinchSuccess) status = 2;
+    dropin nccl;
+    ask_dropin(&nccl, &settings);
     if (json) {
-        info_json(stdout, &settings);
+        info_json(stdout, &settings, &nccl);
     } else {
-        info_text(stdout);
+        info_text(stdout, &nccl);
         if (env) env_text(stdout, &settings);
     }
-    if (report && write_report(report, &settings) != 0) status = 2;
+    if (report && write_report(report, &settings, &nccl) != 0) status = 2;
     cinch_settings_free(&settings);
     if (fflush(stdout) != 0)
         status = cinch_usage(&command, "cannot write to stdout: %s", strerror(errno)) - 1;

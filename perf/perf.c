@@ -15,6 +15,7 @@ static void apply(const cinch_perf_options *o) {
         setenv("CINCH_CODEC", o->codec, 1);
         setenv("CINCH_CODEC_INTRA", o->codec, 1);
         setenv("CINCH_CODEC_INTER", o->codec, 1);
+        if (o->operation->compressible) setenv("CINCH_CODEC_OPS", o->operation->name, 1);
     }
     if (o->algo) setenv("CINCH_ALGO", o->algo, 1);
     if (o->transport) setenv("CINCH_TRANSPORT", o->transport, 1);
@@ -43,25 +44,41 @@ static cinchResult_t connect_ranks(cinch_bench *bench) {
     return cinchCommSetCodec(bench->exact, "none");
 }
 
-/* One after the other: types, operators, sizes. *failed counts sizes whose check failed. */
-static cinchResult_t sweep(cinch_bench *bench, cinch_report *report, int *failed, bool *unwritten) {
+/* What became of a sweep. */
+typedef struct outcome {
+    int failed;     /* sizes whose check failed */
+    bool unwritten; /* the report could not be written */
+} outcome;
+
+static cinchResult_t sweep_sizes(cinch_bench *bench, cinch_report *report, cinch_case c,
+                                 outcome *out) {
     const cinch_perf_options *o = bench->options;
+    for (c.bytes = o->first; c.bytes <= o->last;) {
+        cinch_row row;
+        bool bad;
+        CINCH_TRY(cinch_measure(bench, &c, &row, &bad));
+        out->failed += bad;
+        if (bench->place.rank == 0 && !cinch_report_row(report, &row, bad)) out->unwritten = true;
+        uint64_t next = o->step ? c.bytes + o->step : c.bytes ? c.bytes * o->factor : 1;
+        if (next <= c.bytes || (!o->step && c.bytes && next / c.bytes != o->factor)) break;
+        c.bytes = next;
+    }
+    return cinchSuccess;
+}
+
+/* One after the other: types, operators where the operation reduces, roots, sizes. */
+static cinchResult_t sweep(cinch_bench *bench, cinch_report *report, outcome *out) {
+    const cinch_perf_options *o = bench->options;
+    unsigned ops = cinch_reduces(o->operation) ? o->ops : 1u << CINCH_OP_NONE;
+    int first = o->root == CINCH_EVERY_ROOT ? 0 : o->root;
+    int last = o->root == CINCH_EVERY_ROOT ? bench->place.size - 1 : o->root;
     for (int d = 0; d < cinchNumTypes; d++)
-        for (int op = 0; op < CINCH_OP_COUNT; op++) {
-            if (!(o->dtypes >> d & 1) || !(o->ops >> op & 1)) continue;
-            for (uint64_t bytes = o->first; bytes <= o->last;) {
-                cinch_row row;
-                bool bad;
-                CINCH_TRY(cinch_allreduce_measure(bench, (cinchDataType_t)d, (cinch_op)op, bytes,
-                                                  &row, &bad));
-                *failed += bad;
-                if (bench->place.rank == 0 && !cinch_report_row(report, &row, bad))
-                    *unwritten = true;
-                uint64_t next = o->step ? bytes + o->step : bytes ? bytes * o->factor : 1;
-                if (next <= bytes || (!o->step && bytes && next / bytes != o->factor)) break;
-                bytes = next;
+        for (int op = 0; op <= CINCH_OP_NONE; op++)
+            for (int root = first; root <= last; root++) {
+                cinch_case c = {.dtype = (cinchDataType_t)d, .op = (cinch_op)op, .root = root};
+                if (!(o->dtypes >> d & 1) || !(ops >> op & 1)) continue;
+                CINCH_TRY(sweep_sizes(bench, report, c, out));
             }
-        }
     return cinchSuccess;
 }
 
@@ -75,23 +92,23 @@ static int status_of(cinchResult_t result) {
 static int work(cinch_bench *bench) {
     const cinch_perf_options *o = bench->options;
     cinch_report report = {0};
-    int failed = 0;
-    bool unwritten = false;
+    outcome out = {0};
+    if (cinch_perf_root_fits(o, bench->place.size)) return 2;
     if (o->input && !cinch_input_open(&cinch_perf_command, o->input, bench->place.size,
                                       cinch_perf_input_element(o), &bench->input))
         return 2;
     if (bench->place.rank == 0 && !cinch_report_open(&report, o, bench->place.size)) return 2;
     cinchResult_t result = connect_ranks(bench);
-    if (result == cinchSuccess) result = sweep(bench, &report, &failed, &unwritten);
+    if (result == cinchSuccess) result = sweep(bench, &report, &out);
     int status = status_of(result);
     if (status) cinch_say_failure(&cinch_perf_command);
     /* After a failure the others may never come to a good end. */
     if (bench->comm) (status ? cinchCommAbort : cinchCommDestroy)(bench->comm);
     if (bench->exact) (status ? cinchCommAbort : cinchCommDestroy)(bench->exact);
-    if (bench->place.rank == 0 && !cinch_report_close(&report)) unwritten = true;
+    if (bench->place.rank == 0 && !cinch_report_close(&report)) out.unwritten = true;
     cinch_input_close(&bench->input);
     if (status) return status;
-    return failed || unwritten ? 1 : 0;
+    return out.failed || out.unwritten ? 1 : 0;
 }
 
 int cinch_perf_main(int argc, char **argv) {

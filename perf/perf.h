@@ -10,11 +10,16 @@
 #include "cinch/cinch.h"
 #include "perf/data.h"
 #include "perf/launch.h"
+#include "perf/operations.h"
 
 #define CINCH_PERF_RANKS 2 /* where nobody says how many */
 
+#define CINCH_EVERY_ROOT (-1)
+
 typedef struct cinch_perf_options {
+    const cinch_operation *operation;
     int ranks; /* -n; 0: not given */
+    int root;  /* of an operation that has one, else 0; or CINCH_EVERY_ROOT */
     uint64_t first, last, factor, step;
     int warmup, samples;
     unsigned dtypes, ops; /* a bit each */
@@ -34,20 +39,34 @@ size_t cinch_perf_input_element(const cinch_perf_options *options);
  * sentence. For cinch_place_find, so that no ranks are started for nothing. */
 int cinch_perf_ready(void *options);
 
+/* 0, or 2 after a sentence where -r names no rank. */
+int cinch_perf_root_fits(const cinch_perf_options *options, int ranks);
+
 extern const cinch_command cinch_perf_command;
-extern const char *const cinch_op_names[]; /* ends with NULL */
+extern const char *const cinch_op_names[]; /* ends with NULL, the name of CINCH_OP_NONE */
+
+/* What is measured for one line of the report. */
+typedef struct cinch_case {
+    cinchDataType_t dtype;
+    cinch_op op;
+    int root; /* 0 where there is none */
+    uint64_t bytes;
+} cinch_case;
 
 /* One line of the report. NaN and -1 are "not known": null. */
 typedef struct cinch_row {
     uint64_t bytes, count;
     cinchDataType_t dtype;
     cinch_op op;
+    int root;
     char algo[32], codec[128], transport[32];
     double time_us, time_min_us;
     uint64_t wire_bytes;
     bool checked, judged; /* without the first, all below is null; without the second, wrong is */
     uint64_t wrong;
+    uint64_t spoilt; /* what lies around the result and was changed */
     double rel_l2, max_abs_err;
+    bool shared; /* every rank gets the same result, so ranks_identical means something */
     bool ranks_identical, repeatable;
     uint64_t result_hash;
 } cinch_row;
@@ -66,8 +85,7 @@ cinchResult_t cinch_bench_join(const cinch_bench *bench, cinchComm_t *comm);
 
 /* Measures and checks one size. Collective. *failed: this rank or another found the result wrong.
  */
-cinchResult_t cinch_allreduce_measure(cinch_bench *bench, cinchDataType_t dtype, cinch_op op,
-                                      uint64_t bytes, cinch_row *row, bool *failed);
+cinchResult_t cinch_measure(cinch_bench *bench, const cinch_case *c, cinch_row *row, bool *failed);
 
 /* The report, on rank 0: a table, JSON lines, a plot. */
 typedef struct cinch_report {
@@ -83,8 +101,5 @@ typedef struct cinch_report {
 bool cinch_report_open(cinch_report *report, const cinch_perf_options *options, int ranks);
 bool cinch_report_row(cinch_report *report, const cinch_row *row, bool failed);
 bool cinch_report_close(cinch_report *report);
-
-double cinch_row_algbw(const cinch_row *row);            /* GB/s, 1e9 */
-double cinch_row_busbw(const cinch_row *row, int ranks); /* times 2(n-1)/n */
 
 #endif

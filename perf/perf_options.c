@@ -21,6 +21,7 @@ enum {
     OPT_SAMPLES,
     OPT_DTYPE,
     OPT_OP,
+    OPT_ROOT,
     OPT_CHECK,
     OPT_IN_PLACE,
     OPT_MEM,
@@ -47,7 +48,9 @@ static const cinch_option table[] = {
     [OPT_DTYPE] = {'d', NULL, "TYPE,...",
                    "int8 uint8 int32 uint32 int64 uint64 half float double\n"
                    "                           bfloat16 f8e4m3 f8e5m2, or all (float)"},
-    [OPT_OP] = {'o', NULL, "OP,...", "sum prod max min avg mulsum, or all (sum)"},
+    [OPT_OP] = {'o', NULL, "REDOP,...",
+                "sum prod max min avg mulsum, or all, where OP reduces (sum)"},
+    [OPT_ROOT] = {'r', NULL, "RANK|all", "the root, where OP has one (0)"},
     [OPT_CHECK] = {'c', NULL, "0|1", "check results (1)"},
     [OPT_IN_PLACE] = {'p', NULL, "0|1", "in place (0)"},
     [OPT_MEM] = {0, "mem", "malloc|cinch", "buffers from malloc, or from cinchMemAlloc (malloc)"},
@@ -66,22 +69,19 @@ static const cinch_option table[] = {
 };
 
 const cinch_command cinch_perf_command = {
-    "cinch perf", "allreduce [OPTION]...",
-    "Measures all-reduces and checks every element against a reference. A time is the maximum "
-    "over\n"
-    "the ranks per sample, then the median of the samples. GB is 1e9 bytes; busbw is algbw times\n"
-    "2(n-1)/n. Exit status: 0 fine; 1 a check or the communication failed; 2 bad usage or "
-    "setting.\n",
+    "cinch perf", "OP [OPTION]...",
+    "Measures a collective operation and checks every element against a reference. OP is one of\n"
+    "  allreduce reducescatter allgather broadcast reduce alltoall gather scatter sendrecv\n"
+    "A time is the maximum over the ranks per sample, then the median of the samples. GB is 1e9\n"
+    "bytes; sizes are of the longest buffer, so of n blocks where OP has n; busbw is algbw times\n"
+    "2(n-1)/n for allreduce, 1 for broadcast, reduce and sendrecv, (n-1)/n for the others.\n"
+    "Exit status: 0 fine; 1 a check or the communication failed; 2 bad usage or setting.\n",
     table, false};
 static const cinch_command *const me = &cinch_perf_command;
 
 const char *const cinch_op_names[] = {"sum", "prod", "max", "min", "avg", "mulsum", NULL};
 static const char *const data_names[] = {"exact", "gauss", "heavy", "nonfinite", NULL};
 static const char *const yes_no[] = {"0", "1", NULL};
-static const char *const collectives[] = {"allreduce", NULL};
-static const char *const later_collectives[] = {"reducescatter", "allgather", "broadcast",
-                                                "reduce",        "alltoall",  "gather",
-                                                "scatter",       "sendrecv",  NULL};
 static const char *const mems[] = {"malloc", "cinch", NULL}, *const later_mems[] = {"registered",
                                                                                     NULL};
 static const char *const devices[] = {"host", NULL}, *const later_devices[] = {"cuda", NULL};
@@ -124,8 +124,16 @@ static bool read_flag(const char *option, const char *text, bool *value) {
     return true;
 }
 
+static bool read_root(const char *text, int *root) {
+    int64_t v = CINCH_EVERY_ROOT;
+    bool all = !strcmp(text, "all");
+    if (!all && !cinch_option_count(me, "-r", text, 0, CINCH_LAUNCH_MOST - 1, &v)) return false;
+    *root = (int)v;
+    return true;
+}
+
 typedef struct given {
-    bool last, factor, data;
+    bool last, factor, data, root;
 } given;
 
 static bool read_option(int option, const char *text, cinch_perf_options *o, given *seen) {
@@ -156,6 +164,9 @@ static bool read_option(int option, const char *text, cinch_perf_options *o, giv
         return read_dtypes(text, &o->dtypes);
     case OPT_OP:
         return read_set("-o", text, cinch_op_names, &o->ops);
+    case OPT_ROOT:
+        seen->root = true;
+        return read_root(text, &o->root);
     case OPT_CHECK:
         return read_flag("-c", text, &o->check);
     case OPT_IN_PLACE:
@@ -207,6 +218,17 @@ static bool any_codec(const cinch_perf_options *o) {
     return false;
 }
 
+/* What does not go with the operation. */
+static int check_operation(const cinch_perf_options *o, const given *seen) {
+    const char *name = o->operation->name;
+    if (o->in_place && !o->operation->in_place)
+        return cinch_usage(me, "-p 1: %s is never in place", name);
+    if (seen->root && !o->operation->rooted) return cinch_usage(me, "-r: %s has no root", name);
+    if (o->codec && strcmp(o->codec, "none") != 0 && !o->operation->compressible)
+        return cinch_usage(me, "--codec %s: %s is never compressed", o->codec, name);
+    return -1;
+}
+
 static int finish(cinch_perf_options *o, const given *seen) {
     if (seen->factor && o->step) return cinch_usage(me, "-f and -i exclude each other");
     if (!seen->last && o->last < o->first) o->last = o->first;
@@ -215,12 +237,12 @@ static int finish(cinch_perf_options *o, const given *seen) {
     if (o->input && o->dtypes & (o->dtypes - 1))
         return cinch_usage(me, "--input holds values of one type: give one with -d");
     if (!seen->data && any_codec(o)) o->data = CINCH_DATA_GAUSS;
-    return -1;
+    return check_operation(o, seen);
 }
 
 int cinch_perf_parse(int argc, char **argv, cinch_perf_options *o) {
     const char *value;
-    int option, collective;
+    int option, operation;
     given seen = {0};
     *o = (cinch_perf_options){.first = 4,
                               .last = 64u << 20,
@@ -234,25 +256,49 @@ int cinch_perf_parse(int argc, char **argv, cinch_perf_options *o) {
     while ((option = cinch_option_next(me, argc, argv, &value)) >= 0)
         if (!read_option(option, value, o, &seen)) return 2;
     if (option != CINCH_OPTION_END) return option == CINCH_OPTION_HELP ? 0 : 2;
-    if (optind == argc) return cinch_usage(me, "which collective? \"allreduce\" is required");
-    if (!cinch_option_choice(me, "collective", argv[optind], collectives, later_collectives,
-                             &collective))
+    if (optind == argc) return cinch_usage(me, "which operation? --help lists them");
+    if (!cinch_option_choice(me, "operation", argv[optind], cinch_operation_names, NULL,
+                             &operation))
         return 2;
+    o->operation = &cinch_operations[operation];
     if (optind + 1 < argc)
         return cinch_usage(me, "unexpected argument \"%s\" behind %s", argv[optind + 1],
                            argv[optind]);
     return finish(o, &seen);
 }
 
-/* "ring", "allreduce:ring", "auto", or a comma-separated list of them. */
-static int check_algo(const char *option, const char *list) {
+/* "auto" and the names of one collective's algorithms, or of all, each once; ends with NULL. */
+static void list_algos(cinch_collective only, const char **names, int room) {
+    int used = 0;
+    names[used++] = "auto";
+    for (int i = 0; cinch_algo_at(i) && used < room - 1; i++) {
+        const cinch_algo *algo = cinch_algo_at(i);
+        bool listed = only != CINCH_COLLECTIVES && algo->collective != only;
+        for (int k = 0; k < used; k++) listed |= !strcmp(names[k], algo->name);
+        if (!listed) names[used++] = algo->name;
+    }
+    names[used] = NULL;
+}
+
+/* "ring", "broadcast:ring", "auto", or a comma-separated list of them. What stands alone is for the
+ * operation that is measured. */
+static int check_algo(const char *option, const char *list, const char *operation) {
     static const char *const later[] = {"hier", "forest", NULL};
-    const char *names[32] = {"auto", NULL};
+    const char *names[32];
     char item[64];
     int index;
-    for (int i = 0; i < 30 && cinch_algo_at(i); i++) names[i + 1] = cinch_algo_at(i)->name;
+    bool alone = !strchr(list, ',');
     while (cinch_list_next(&list, item, sizeof item)) {
-        const char *name = strncmp(item, "allreduce:", 10) ? item : item + 10;
+        const char *colon = strchr(item, ':'), *name = colon ? colon + 1 : item;
+        cinch_collective only = CINCH_COLLECTIVES;
+        if (colon)
+            only = cinch_collective_find(item, (size_t)(colon - item));
+        else if (alone)
+            only = cinch_collective_find(operation, strlen(operation));
+        if (colon && only == CINCH_COLLECTIVES)
+            return cinch_usage(me, "%s %s: before the colon goes an operation's name", option,
+                               item);
+        list_algos(only, names, 32);
         if (!cinch_option_choice(me, option, name, names, later, &index)) return 2;
     }
     return 0;
@@ -272,6 +318,11 @@ size_t cinch_perf_input_element(const cinch_perf_options *o) {
     return 1;
 }
 
+int cinch_perf_root_fits(const cinch_perf_options *o, int ranks) {
+    if (o->root < ranks) return 0;
+    return cinch_usage(me, "-r %d: accepted is all, or a rank from 0 to %d", o->root, ranks - 1);
+}
+
 static int check_input(const cinch_perf_options *o) {
     cinch_input input;
     int ranks = o->ranks ? o->ranks : CINCH_PERF_RANKS;
@@ -284,7 +335,8 @@ int cinch_perf_ready(void *arg) {
     const cinch_perf_options *o = arg;
     char why[CINCH_ERROR_TEXT];
     cinch_settings settings;
-    int status = 0;
+    int status = cinch_perf_root_fits(o, o->ranks ? o->ranks : CINCH_PERF_RANKS);
+    if (status) return status;
     if (!cinch_settings_load(&settings, why)) status = cinch_usage(me, "%s", why);
     if (!status && cinch_codec_load_plugins(settings.codec_plugin) != cinchSuccess) status = 2;
     if (!status && o->codec) status = check_codec("--codec ", o->codec);
@@ -295,7 +347,8 @@ int cinch_perf_ready(void *arg) {
         status = cinch_usage(me, "%s%s: %s",
                              o->transport ? "--transport " : "CINCH_TRANSPORT=", settings.transport,
                              why);
-    if (!status) status = check_algo(o->algo ? "--algo" : "CINCH_ALGO", settings.algo);
+    if (!status)
+        status = check_algo(o->algo ? "--algo" : "CINCH_ALGO", settings.algo, o->operation->name);
     if (!status && o->input) status = check_input(o);
     cinch_settings_free(&settings);
     return status;

@@ -12,12 +12,13 @@
 #include "perf/perf.h"
 #include "perf/plot.h"
 
-double cinch_row_algbw(const cinch_row *row) {
+/* GB/s, of 1e9 bytes. */
+static double algbw(const cinch_row *row) {
     return (double)row->bytes / (row->time_us * 1e3);
 }
 
-double cinch_row_busbw(const cinch_row *row, int ranks) {
-    return cinch_row_algbw(row) * 2 * (ranks - 1) / ranks;
+static double busbw(const cinch_report *report, const cinch_row *row) {
+    return algbw(row) * cinch_bus_factor(report->options->operation, report->ranks);
 }
 
 static bool cannot_write(const char *path, int err) {
@@ -38,27 +39,30 @@ bool cinch_report_open(cinch_report *report, const cinch_perf_options *o, int ra
 
 static void print_head(const cinch_report *report) {
     const cinch_perf_options *o = report->options;
-    fprintf(report->table,
-            "# cinch %s  allreduce  %d ranks  %s, %s%s\n"
-            "# %10s %11s %8s %6s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n"
-            "# %10s %11s %8s %6s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n",
-            CINCH_RELEASE, report->ranks, o->in_place ? "in place" : "out of place",
-            o->mem_cinch ? "cinch memory" : "malloc memory", o->cold ? ", cold" : "", "bytes",
-            "count", "type", "op", "algo", "codec", "transport", "time", "algbw", "busbw", "wire",
-            "wrong", "rel_l2", "", "", "", "", "", "", "", "us", "GB/s", "GB/s", "bytes", "", "");
+    fprintf(
+        report->table,
+        "# cinch %s  %s  %d ranks  %s, %s%s\n"
+        "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n"
+        "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n",
+        CINCH_RELEASE, o->operation->name, report->ranks, o->in_place ? "in place" : "out of place",
+        o->mem_cinch ? "cinch memory" : "malloc memory", o->cold ? ", cold" : "", "bytes", "count",
+        "type", "redop", "root", "algo", "codec", "transport", "time", "algbw", "busbw", "wire",
+        "wrong", "rel_l2", "", "", "", "", "", "", "", "", "us", "GB/s", "GB/s", "bytes", "", "");
 }
 
 static void print_row(const cinch_report *report, const cinch_row *row) {
-    char wrong[24] = "-", error[24] = "-";
+    char wrong[24] = "-", error[24] = "-", root[16] = "-";
+    const char *redop = cinch_op_names[row->op];
     if (row->checked && row->judged) snprintf(wrong, sizeof wrong, "%" PRIu64, row->wrong);
     if (row->checked && isfinite(row->rel_l2)) snprintf(error, sizeof error, "%.2e", row->rel_l2);
+    if (report->options->operation->rooted) snprintf(root, sizeof root, "%d", row->root);
     fprintf(report->table,
-            "  %10" PRIu64 " %11" PRIu64 " %8s %6s %9s %-10s %-9s %11.2f %8.2f %8.2f %11" PRIu64
-            " %8s %9s%s%s\n",
-            row->bytes, row->count, cinch_dtype_name(row->dtype), cinch_op_names[row->op],
-            row->algo, row->codec, row->transport, row->time_us, cinch_row_algbw(row),
-            cinch_row_busbw(row, report->ranks), row->wire_bytes, wrong, error,
-            row->checked && !row->ranks_identical ? "  RANKS DIFFER" : "",
+            "  %10" PRIu64 " %11" PRIu64 " %8s %6s %4s %9s %-10s %-9s %11.2f %8.2f %8.2f"
+            " %11" PRIu64 " %8s %9s%s%s%s\n",
+            row->bytes, row->count, cinch_dtype_name(row->dtype), redop ? redop : "none", root,
+            row->algo, row->codec, row->transport, row->time_us, algbw(row), busbw(report, row),
+            row->wire_bytes, wrong, error, row->spoilt ? "  WROTE OUTSIDE THE RESULT" : "",
+            row->shared && !row->ranks_identical ? "  RANKS DIFFER" : "",
             row->checked && !row->repeatable ? "  NOT REPEATABLE" : "");
     fflush(report->table);
 }
@@ -69,7 +73,7 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
     char hash[24];
     snprintf(hash, sizeof hash, "%016" PRIx64, row->result_hash);
     cinch_json_begin(&j, report->json);
-    cinch_json_text(&j, "op", "allreduce");
+    cinch_json_text(&j, "op", o->operation->name);
     cinch_json_count(&j, "bytes", row->bytes);
     cinch_json_count(&j, "count", row->count);
     cinch_json_text(&j, "dtype", cinch_dtype_name(row->dtype));
@@ -82,17 +86,20 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
     cinch_json_bool(&j, "in_place", o->in_place);
     cinch_json_number(&j, "time_us", row->time_us);
     cinch_json_number(&j, "time_min_us", row->time_min_us);
-    cinch_json_number(&j, "algbw_GBps", cinch_row_algbw(row));
-    cinch_json_number(&j, "busbw_GBps", cinch_row_busbw(row, report->ranks));
+    cinch_json_number(&j, "algbw_GBps", algbw(row));
+    cinch_json_number(&j, "busbw_GBps", busbw(report, row));
     cinch_json_count(&j, "wire_bytes", row->wire_bytes);
     if (row->checked && row->judged)
-        cinch_json_count(&j, "wrong", row->wrong);
+        cinch_json_count(&j, "wrong", row->wrong + row->spoilt);
     else
         cinch_json_null(&j, "wrong");
     if (row->checked) {
         cinch_json_number(&j, "rel_l2", row->rel_l2);
         cinch_json_number(&j, "max_abs_err", row->max_abs_err);
-        cinch_json_bool(&j, "ranks_identical", row->ranks_identical);
+        if (row->shared)
+            cinch_json_bool(&j, "ranks_identical", row->ranks_identical);
+        else
+            cinch_json_null(&j, "ranks_identical");
         cinch_json_bool(&j, "repeatable", row->repeatable);
         cinch_json_text(&j, "result_hash", hash);
     } else {
@@ -103,6 +110,10 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
     cinch_json_null(&j, "predicted_us");
     cinch_json_null(&j, "hidden_frac");
     cinch_json_text(&j, "mem", o->mem_cinch ? "cinch" : "malloc");
+    if (o->operation->rooted)
+        cinch_json_count(&j, "root", (uint64_t)row->root);
+    else
+        cinch_json_null(&j, "root");
     return cinch_json_end(&j);
 }
 
@@ -122,7 +133,19 @@ bool cinch_report_row(cinch_report *report, const cinch_row *row, bool failed) {
     return true;
 }
 
-/* A line per type and operator: its rows stand together. */
+/* Whether the row begins a line of the plot: a line per type, operator and root. */
+static bool begins_line(const cinch_row *row) {
+    return row->dtype != row[-1].dtype || row->op != row[-1].op || row->root != row[-1].root;
+}
+
+static void label_line(const cinch_report *report, const cinch_row *row, char *label, size_t room) {
+    const char *redop = cinch_op_names[row->op];
+    int used = snprintf(label, room, "%s%s%s", cinch_dtype_name(row->dtype), redop ? " " : "",
+                        redop ? redop : "");
+    if (report->options->root == CINCH_EVERY_ROOT)
+        snprintf(label + used, room - (size_t)used, " root %d", row->root);
+}
+
 static bool write_plot(const cinch_report *report) {
     size_t n = report->count, lines = 0;
     double *x = calloc(n + 1, sizeof *x), *y = calloc(n + 1, sizeof *y);
@@ -132,17 +155,16 @@ static bool write_plot(const cinch_report *report) {
     for (size_t i = 0; i < n && good; i++) {
         const cinch_row *row = &report->rows[i];
         x[i] = (double)row->bytes;
-        y[i] = cinch_row_busbw(row, report->ranks);
-        if (i == 0 || row->dtype != row[-1].dtype || row->op != row[-1].op) {
-            snprintf(labels[lines], sizeof *labels, "%s %s", cinch_dtype_name(row->dtype),
-                     cinch_op_names[row->op]);
+        y[i] = busbw(report, row);
+        if (i == 0 || begins_line(row)) {
+            label_line(report, row, labels[lines], sizeof *labels);
             series[lines] = (cinch_plot_series){labels[lines], x + i, y + i, 0};
             lines++;
         }
         series[lines - 1].count++;
     }
     char title[64];
-    snprintf(title, sizeof title, "all-reduce, %d ranks", report->ranks);
+    snprintf(title, sizeof title, "%s, %d ranks", report->options->operation->name, report->ranks);
     cinch_plot plot = {.title = title,
                        .x_label = "bytes",
                        .y_label = "bus bandwidth, GB/s",
@@ -167,8 +189,7 @@ bool cinch_report_close(cinch_report *report) {
     bool good = true;
     double sum = 0;
     if (report->count) {
-        for (size_t i = 0; i < report->count; i++)
-            sum += cinch_row_busbw(&report->rows[i], report->ranks);
+        for (size_t i = 0; i < report->count; i++) sum += busbw(report, &report->rows[i]);
         fprintf(report->table, "# average bus bandwidth %.3f GB/s; ", sum / (double)report->count);
         if (!report->options->check)
             fputs("not checked\n", report->table);

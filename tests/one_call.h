@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One checked all-reduce: exact data, guards around both buffers, the send buffer as it was. */
+/* One checked collective: exact data, guards around both buffers, the send buffer as it was. */
 #ifndef CINCH_TESTS_ONE_CALL_H_
 #define CINCH_TESTS_ONE_CALL_H_
 
+#include "coll/shape.h"
 #include "tests/exact_data.h"
 #include "tests/harness.h"
 
 typedef struct one_call {
+    cinch_collective collective; /* each sends to the next rank where it is CINCH_SENDRECV */
+    int root;
     cinchDataType_t dtype;
-    int op; /* cinchRedOp_t or PREMUL */
-    size_t count;
+    int op;       /* cinchRedOp_t or PREMUL */
+    size_t count; /* of a block */
     uint64_t seed;
     size_t offset; /* bytes by which the buffers are off their alignment, up to 63 */
     bool in_place, mapped, grouped, device_scalar;
@@ -74,48 +77,120 @@ static inline bool one_call_make_op(seat *me, const one_call *c, void *scalar, c
     return true;
 }
 
+/* Whose input element i of block `block` of the receive buffer is (-1: everyone's, reduced), and
+ * which element of that send buffer. */
+static inline int one_call_source(const seat *me, const one_call *c, int block, size_t *i) {
+    const cinch_shape *shape = cinch_shape_of(c->collective);
+    if (c->collective == CINCH_SENDRECV) return (me->rank + me->nranks - 1) % me->nranks;
+    if (shape->in_n) *i += (size_t)me->rank * c->count;
+    return shape->reduces ? -1 : shape->out_n ? block : c->root;
+}
+
+static inline bool one_call_equal(cinchDataType_t t, uint64_t got, uint64_t want) {
+    uint64_t sign = cinch_dtype_is_float(t) ? (exact_mask(t) >> 1) + 1 : 0;
+    return got == want || (sign && (got & ~sign) == 0 && (want & ~sign) == 0);
+}
+
 static inline bool one_call_check(seat *me, const one_call *c, const guarded *send,
                                   const guarded *recv) {
+    const cinch_shape *shape = cinch_shape_of(c->collective);
     int n = me->nranks;
     size_t size = cinch_dtype_size(c->dtype);
-    size_t bad = exact_difference(recv->data, c->dtype, c->op, n, c->seed, c->count);
-    TRY_CHECK(me, bad == c->count,
-              "%s op %d count %zu%s%s offset %zu: element %zu is %llx, not %llx",
-              cinch_dtype_name(c->dtype), c->op, c->count, c->in_place ? " in place" : "",
-              c->mapped ? " mapped" : "", c->offset, bad,
-              (unsigned long long)exact_get(recv->data, bad, size),
-              (unsigned long long)exact_result(c->dtype, c->op, n, c->seed, bad));
-    TRY_CHECK(me, guarded_intact(recv), "%s op %d count %zu%s: recvbuff",
+    int blocks = cinch_shape_gets(shape, me->rank, c->root) ? cinch_shape_out_blocks(shape, n) : 0;
+    for (int b = 0; b < blocks; b++)
+        for (size_t i = 0; i < c->count; i++) {
+            size_t at = i;
+            int from = one_call_source(me, c, b, &at);
+            uint64_t want = from < 0 ? exact_result(c->dtype, c->op, n, c->seed, at)
+                                     : exact_input(c->dtype, c->op, from, n, c->seed, at);
+            uint64_t got = exact_get(recv->data, (size_t)b * c->count + i, size);
+            TRY_CHECK(me, one_call_equal(c->dtype, got, want),
+                      "%s %s op %d count %zu root %d%s%s offset %zu: element %zu of block %d is "
+                      "%llx, not %llx",
+                      shape->name, cinch_dtype_name(c->dtype), c->op, c->count, c->root,
+                      c->in_place ? " in place" : "", c->mapped ? " mapped" : "", c->offset, i, b,
+                      (unsigned long long)got, (unsigned long long)want);
+        }
+    TRY_CHECK(me, guarded_intact(recv), "%s %s op %d count %zu%s: recvbuff", shape->name,
               cinch_dtype_name(c->dtype), c->op, c->count, c->in_place ? " in place" : "");
     if (c->in_place) return true;
     TRY_CHECK(me, guarded_intact(send), "sendbuff");
-    for (size_t i = 0; i < c->count; i++)
+    for (size_t i = 0; i < send->bytes / size; i++)
         TRY_CHECK(me,
                   exact_get(send->data, i, size) ==
                       exact_input(c->dtype, c->op, me->rank, n, c->seed, i),
-                  "%s op %d count %zu: sendbuff was changed at %zu", cinch_dtype_name(c->dtype),
-                  c->op, c->count, i);
+                  "%s %s op %d count %zu: sendbuff was changed at %zu", shape->name,
+                  cinch_dtype_name(c->dtype), c->op, c->count, i);
     return true;
+}
+
+static inline cinchResult_t one_call_do(seat *me, const one_call *c, const void *send, void *recv,
+                                        cinchRedOp_t op) {
+    cinchDataType_t t = c->dtype;
+    cinchComm_t comm = me->comm;
+    int n = me->nranks;
+    switch (c->collective) {
+    case CINCH_ALLREDUCE:
+        return cinchAllReduce(send, recv, c->count, t, op, comm, NULL);
+    case CINCH_REDUCESCATTER:
+        return cinchReduceScatter(send, recv, c->count, t, op, comm, NULL);
+    case CINCH_ALLGATHER:
+        return cinchAllGather(send, recv, c->count, t, comm, NULL);
+    case CINCH_BROADCAST:
+        return cinchBroadcast(send, recv, c->count, t, c->root, comm, NULL);
+    case CINCH_REDUCE:
+        return cinchReduce(send, recv, c->count, t, op, c->root, comm, NULL);
+    case CINCH_ALLTOALL:
+        return cinchAlltoAll(send, recv, c->count, t, comm, NULL);
+    case CINCH_GATHER:
+        return cinchGather(send, recv, c->count, t, c->root, comm, NULL);
+    case CINCH_SCATTER:
+        return cinchScatter(send, recv, c->count, t, c->root, comm, NULL);
+    default: {
+        cinchResult_t result = cinchGroupStart(), end;
+        if (result == cinchSuccess)
+            result = cinchSend(send, c->count, t, (me->rank + 1) % n, comm, NULL);
+        if (result == cinchSuccess)
+            result = cinchRecv(recv, c->count, t, (me->rank + n - 1) % n, comm, NULL);
+        end = cinchGroupEnd();
+        return result == cinchSuccess ? end : result;
+    }
+    }
 }
 
 /* False: a failure was noted. */
 static inline bool one_call_run(seat *me, const one_call *c) {
+    const cinch_shape *shape = cinch_shape_of(c->collective);
+    bool sends = cinch_shape_sends(shape, me->rank, c->root);
+    bool gets = cinch_shape_gets(shape, me->rank, c->root);
+    bool in_place = c->in_place && sends && gets && !cinch_shape_never_in_place(shape) &&
+                    c->collective != CINCH_SENDRECV;
     size_t bytes = c->count * cinch_dtype_size(c->dtype);
+    size_t in = bytes * (size_t)cinch_shape_in_blocks(shape, me->nranks);
+    size_t out = bytes * (size_t)cinch_shape_out_blocks(shape, me->nranks);
     guarded send, recv;
     unsigned char scalar[8];
     cinchRedOp_t op;
-    TRY_CHECK(me, guarded_make(&send, bytes, c->offset, c->mapped));
-    TRY_CHECK(me, guarded_make(&recv, bytes, c->offset, c->mapped));
-    void *from = c->in_place ? recv.data : send.data;
-    exact_fill(from, c->dtype, c->op, me->rank, me->nranks, c->seed, c->count);
+    one_call here = *c;
+    here.in_place = in_place;
+    TRY_CHECK(me, guarded_make(&send, in, c->offset, c->mapped));
+    TRY_CHECK(me, guarded_make(&recv, in_place && in > out ? in : out, c->offset, c->mapped));
+    unsigned char *to = recv.data, *from = send.data;
+    if (in_place) { /* the smaller buffer is a block of the larger, which is recv's memory */
+        from = to + bytes * (size_t)cinch_shape_in_base(shape, me->rank);
+        to += bytes * (size_t)cinch_shape_out_base(shape, me->rank, me->nranks);
+    }
+    exact_fill(from, c->dtype, c->op, me->rank, me->nranks, c->seed,
+               c->count * (in / (bytes ? bytes : 1)));
     if (!one_call_make_op(me, c, scalar, &op)) return false;
     if (c->grouped) TRY_CHECK(me, cinchGroupStart() == cinchSuccess);
-    TRY_CHECK(
-        me, cinchAllReduce(from, recv.data, c->count, c->dtype, op, me->comm, NULL) == cinchSuccess,
-        "%s op %d count %zu", cinch_dtype_name(c->dtype), c->op, c->count);
+    TRY_CHECK(me,
+              one_call_do(me, c, sends ? from : NULL, gets ? (void *)to : NULL, op) == cinchSuccess,
+              "%s %s op %d count %zu", shape->name, cinch_dtype_name(c->dtype), c->op, c->count);
     if (c->op == PREMUL) TRY_CHECK(me, cinchRedOpDestroy(op, me->comm) == cinchSuccess);
     if (c->grouped) TRY_CHECK(me, cinchGroupEnd() == cinchSuccess);
-    bool good = one_call_check(me, c, &send, &recv);
+    if (in_place && to != recv.data) memmove(recv.data, to, bytes); /* the result, for the check */
+    bool good = one_call_check(me, &here, &send, &recv);
     guarded_free(&send);
     guarded_free(&recv);
     return good;

@@ -8,6 +8,7 @@ static const int sizes_of_jobs[] = {2, 3, 4, 5, 7, 8, 11, 16};
 enum { JOBS = sizeof sizes_of_jobs / sizeof *sizes_of_jobs };
 
 typedef struct plan {
+    cinch_collective collective;
     const char *algo;
     size_t chunk;
 } plan;
@@ -29,7 +30,9 @@ static void many_rounds(seat *me) {
         uint64_t dice = random64(&state);
         cinchDataType_t t = (cinchDataType_t)(dice % cinchNumTypes);
         size_t bytes = pick_bytes(dice >> 8, p->chunk, me->nranks);
-        one_call c = {.dtype = t,
+        one_call c = {.collective = p->collective,
+                      .root = (int)(dice >> 36 & 15) % me->nranks,
+                      .dtype = t,
                       .op = (int)(dice >> 40) % EXACT_OPS,
                       .count = 1 + bytes / cinch_dtype_size(t),
                       .seed = dice,
@@ -41,9 +44,13 @@ static void many_rounds(seat *me) {
     }
 }
 
-static bool serves(const char *algo, int n, bool tcp) {
-    cinch_call call = {.nranks = n, .bytes = 1, .windows = !tcp, .small_bytes = 32768};
-    return !cinch_algo_find(algo)->supports(&call);
+static bool serves(const cinch_algo *algo, int n, bool tcp) {
+    cinch_call call = {.collective = algo->collective,
+                       .nranks = n,
+                       .bytes = 1,
+                       .windows = !tcp,
+                       .small_bytes = 32768};
+    return !algo->supports(&call);
 }
 
 static void run_all(const char *transport, const size_t *chunks, int nchunks) {
@@ -51,10 +58,11 @@ static void run_all(const char *transport, const size_t *chunks, int nchunks) {
     for (int a = 0; cinch_algo_at(a); a++)
         for (int i = 0; i < JOBS; i++) {
             if (i > 3 && (a + i) % 2) continue; /* of the larger jobs, half */
-            plan p = {cinch_algo_at(a)->name, chunks[(a + i) % nchunks]};
-            if (!serves(p.algo, sizes_of_jobs[i], strcmp(transport, "tcp") == 0)) continue;
-            snprintf(env, sizeof env, "CINCH_ALGO=allreduce:%s CINCH_CHUNK=%zu CINCH_TRANSPORT=%s",
-                     p.algo, p.chunk, transport);
+            const cinch_algo *algo = cinch_algo_at(a);
+            plan p = {algo->collective, algo->name, chunks[(a + i) % nchunks]};
+            if (!serves(algo, sizes_of_jobs[i], strcmp(transport, "tcp") == 0)) continue;
+            snprintf(env, sizeof env, "CINCH_ALGO=%s:%s CINCH_CHUNK=%zu CINCH_TRANSPORT=%s",
+                     cinch_shape_of(p.collective)->name, p.algo, p.chunk, transport);
             ranks_run(&(ranks_case){
                 .nranks = sizes_of_jobs[i], .env = env, .body = many_rounds, .shared = &p});
         }
@@ -105,8 +113,8 @@ static void two_hosts_env(seat *me) {
 }
 
 START_TEST(two_hosts) {
-    plan p = {"", 4096};
     static const char *const algos[] = {"auto", "ring", "tree", "halving", "direct"};
+    plan p = {CINCH_ALLREDUCE, "", 4096};
     for (int a = 0; a < 5; a++) {
         char env[100];
         snprintf(env, sizeof env, "CINCH_ALGO=%s CINCH_CHUNK=4K", algos[a]);

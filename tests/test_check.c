@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cinch perf's own judge: it passes right results, and notices a wrong bit, a rank that was left
- * out, an error beyond the bound; and its data are what they claim to be. */
+/* cinch perf's own judge: it passes right results of every operation, and notices a wrong bit, a
+ * rank that was left out, blocks at the wrong place, a wrong root, an error beyond the bound, a
+ * byte written outside; and its data are what they claim to be. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "compress/dtype.h"
 #include "compress/reduce.h"
+#include "perf/buffers.h"
 #include "perf/check.h"
 
 enum { MOST_RANKS = 20, MOST_COUNT = 20000 };
@@ -35,7 +37,7 @@ static void reduce(const cinch_data *data, size_t count, int skip) {
 }
 
 static uint64_t wrong(const cinch_data *data, size_t count) {
-    cinch_check check = {.data = data};
+    cinch_check check = {.operation = cinch_operations, .data = data};
     cinch_verdict verdict;
     ck_assert(cinch_check_result(&check, result, count, &verdict));
     ck_assert(verdict.judged);
@@ -108,8 +110,9 @@ START_TEST(a_lost_rank_is_seen) {
 }
 END_TEST
 
+/* plain: a rank that does not encode its input, or -1. */
 static void codec_result(const cinch_data *data, const cinch_codec *codec, size_t from,
-                         size_t count, bool sum_encoded) {
+                         size_t count, bool sum_encoded, int plain) {
     static unsigned char wire[MOST_RANKS][MOST_COUNT * 8];
     size_t element = cinch_dtype_size(data->dtype);
     void *scratch =
@@ -125,6 +128,7 @@ static void codec_result(const cinch_data *data, const cinch_codec *codec, size_
             cinch_codec_encode(codec, &site, NULL, data->dtype, input[r] + from * element, NULL,
                                count, wire[r], &nonfinite, scratch);
         term[r] = (cinch_codec_term){wire[r], bytes, NULL};
+        if (r == plain) term[r] = (cinch_codec_term){NULL, 0, input[r] + from * element};
     }
     unsigned char *out = result + from * element;
     ck_assert_int_eq(cinch_codec_sum(codec, term, data->nranks, data->dtype, data->dtype, out,
@@ -157,9 +161,9 @@ START_TEST(codec_bounds) {
                     ck_assert(cinch_codec_parse(specs[s], &codec, why, sizeof why));
                     cinch_data_setup(&data, (cinch_data_kind)kind, NULL, 3, dtypes[d],
                                      avg ? CINCH_OP_AVG : CINCH_OP_SUM);
-                    cinch_check check = {&data, &codec, true};
-                    codec_result(&data, &codec, 0, cut, true);
-                    codec_result(&data, &codec, cut, count - cut, true);
+                    cinch_check check = {cinch_operations, 0, 0, &data, &codec, true};
+                    codec_result(&data, &codec, 0, cut, true, -1);
+                    codec_result(&data, &codec, cut, count - cut, true, -1);
                     ck_assert(cinch_check_result(&check, result, count, &verdict));
                     ck_assert(verdict.judged);
                     ck_assert_msg(verdict.wrong == 0, "%s %s kind %d avg %d: %d", specs[s],
@@ -186,7 +190,7 @@ START_TEST(codecs_without_a_bound_are_not_judged) {
     char why[200];
     ck_assert(cinch_codec_parse("topk", &codec, why, sizeof why));
     cinch_data_setup(&data, CINCH_DATA_GAUSS, NULL, 2, cinchFloat32, CINCH_OP_SUM);
-    cinch_check check = {&data, &codec, true};
+    cinch_check check = {cinch_operations, 0, 0, &data, &codec, true};
     reduce(&data, 1000, -1);
     ck_assert(cinch_check_result(&check, result, 1000, &verdict));
     ck_assert(!verdict.judged);
@@ -194,6 +198,295 @@ START_TEST(codecs_without_a_bound_are_not_judged) {
     memset(result, 0, 4000);
     ck_assert(cinch_check_result(&check, result, 1000, &verdict));
     ck_assert_double_eq_tol(verdict.rel_l2, 1, 1e-12);
+}
+END_TEST
+
+/* ------------------------------------------------------------------------------------------------
+ * Every operation
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* One rank's part in an operation. */
+typedef struct role {
+    const cinch_operation *operation;
+    const cinch_data *data;
+    int rank, root;
+    size_t count;
+} role;
+
+/* The right result of the role, written down apart from the table that is on trial. lost: a rank
+ * that is left out of a reduction. Returns the elements of the result. */
+static size_t perform(const role *r, int lost) {
+    const char *name = r->operation->name;
+    int n = r->data->nranks;
+    size_t count = r->count, block = count * cinch_dtype_size(r->data->dtype);
+    bool root = r->rank == r->root, blocks = true;
+    if (!strcmp(name, "allreduce") || !strcmp(name, "reduce") || !strcmp(name, "reducescatter")) {
+        bool share = !strcmp(name, "reducescatter");
+        reduce(r->data, share ? (size_t)n * count : count, lost);
+        if (share) memmove(result, result + (size_t)r->rank * block, block);
+        return strcmp(name, "reduce") || root ? count : 0;
+    }
+    for (int q = 0; q < n; q++) cinch_data_fill(r->data, q, 0, (size_t)n * count, input[q]);
+    for (int b = 0; b < n; b++) {
+        const unsigned char *from = NULL;
+        if (!strcmp(name, "allgather") || !strcmp(name, "gather")) from = input[b];
+        if (!strcmp(name, "alltoall")) from = input[b] + (size_t)r->rank * block;
+        if (from) memcpy(result + (size_t)b * block, from, block);
+        blocks = blocks && from;
+    }
+    if (!strcmp(name, "broadcast")) memcpy(result, input[r->root], block);
+    if (!strcmp(name, "scatter")) memcpy(result, input[r->root] + (size_t)r->rank * block, block);
+    if (!strcmp(name, "sendrecv")) memcpy(result, input[(r->rank + n - 1) % n], block);
+    if (!blocks) return count;
+    return strcmp(name, "gather") || root ? (size_t)n * count : 0;
+}
+
+static uint64_t wrong_of(const role *r) {
+    cinch_check check = {
+        .operation = r->operation, .rank = r->rank, .root = r->root, .data = r->data};
+    cinch_verdict verdict;
+    ck_assert(cinch_check_result(&check, result, r->count, &verdict));
+    ck_assert(verdict.judged);
+    ck_assert(verdict.wrong == 0 ? verdict.rel_l2 == 0 : verdict.max_abs_err > 0);
+    return verdict.wrong;
+}
+
+/* Calls f for every operation, rank, root, some types, and the operators that matter. */
+static void for_roles(void (*f)(const role *r)) {
+    static const cinchDataType_t dtypes[] = {cinchInt8, cinchUint64, cinchFloat16, cinchFloat32,
+                                             cinchFloat8e4m3};
+    static const int nranks[] = {2, 3, 8};
+    for (const char *const *name = cinch_operation_names; *name; name++)
+        for (int d = 0; d < LENGTH(dtypes); d++)
+            for (int s = 0; s < LENGTH(nranks); s++)
+                for (int at = 0; at < nranks[s] * nranks[s]; at++) {
+                    const cinch_operation *o = &cinch_operations[name - cinch_operation_names];
+                    cinch_data data;
+                    role r = {o, &data, at % nranks[s], at / nranks[s], 300};
+                    if (r.root && !o->rooted) continue;
+                    ck_assert_str_eq(o->name, *name);
+                    cinch_data_setup(&data, CINCH_DATA_EXACT, NULL, nranks[s], dtypes[d],
+                                     cinch_reduces(o) ? CINCH_OP_SUM : CINCH_OP_NONE);
+                    f(&r);
+                }
+}
+
+#define ROLE "%s %s, rank %d of %d, root %d"
+#define ROLE_OF(r)                                                                                 \
+    r->operation->name, cinch_dtype_name(r->data->dtype), r->rank, r->data->nranks, r->root
+
+static void right_role(const role *r) {
+    size_t elements = perform(r, -1), element = cinch_dtype_size(r->data->dtype);
+    int blocks = cinch_recv_blocks(r->operation, r->rank, r->data->nranks, r->root);
+    ck_assert_msg(elements == (size_t)blocks * r->count, ROLE, ROLE_OF(r));
+    ck_assert_msg(wrong_of(r) == 0, ROLE, ROLE_OF(r));
+    for (size_t at = 0; at < elements; at += 299) { /* the last bit of the first, the 300th, ... */
+        result[at * element] ^= 1;
+        ck_assert_msg(wrong_of(r) == 1, ROLE, ROLE_OF(r));
+        result[at * element] ^= 1;
+    }
+}
+
+START_TEST(every_operation_passes) {
+    for_roles(right_role);
+}
+END_TEST
+
+static void wrong_role(const role *r) {
+    size_t block = r->count * cinch_dtype_size(r->data->dtype);
+    size_t elements = perform(r, -1), element = cinch_dtype_size(r->data->dtype);
+    int n = r->data->nranks;
+    if (elements == 0) return;
+    /* off by an element */
+    memmove(result, result + element, (elements - 1) * element);
+    ck_assert_msg(wrong_of(r) > 0, ROLE, ROLE_OF(r));
+    /* blocks in another order */
+    for (int b = 1; elements > r->count && b < n; b++) {
+        static unsigned char first[MOST_COUNT];
+        perform(r, -1);
+        memcpy(first, result, block);
+        memcpy(result, result + (size_t)b * block, block);
+        memcpy(result + (size_t)b * block, first, block);
+        ck_assert_msg(wrong_of(r) > 0, ROLE, ROLE_OF(r));
+    }
+    /* a contribution that is missing */
+    for (int lost = 0; cinch_reduces(r->operation) && lost < n; lost++) {
+        perform(r, lost);
+        ck_assert_msg(wrong_of(r) > 0, ROLE, ROLE_OF(r));
+    }
+    /* what another rank should get, or what another root would have sent: the same only where all
+     * ranks get the same, and where the operation does not ask who the root is */
+    role other = *r;
+    other.rank = (r->rank + 1) % n;
+    if (!cinch_same_everywhere(r->operation) && perform(&other, -1) == elements)
+        ck_assert_msg(wrong_of(r) > 0, ROLE, ROLE_OF(r));
+    other.rank = r->rank;
+    other.root = (r->root + 1) % n;
+    if (r->operation->source == CINCH_FROM_ROOT && perform(&other, -1) == elements)
+        ck_assert_msg(wrong_of(r) > 0, ROLE, ROLE_OF(r));
+}
+
+START_TEST(wrong_operations_are_seen) {
+    for_roles(wrong_role);
+}
+END_TEST
+
+/* What only moves is judged bit by bit: the sign of zero, and which NaN. */
+START_TEST(moves_keep_every_bit) {
+    static const float values[] = {0.0f, NAN}, others[] = {-0.0f, -NAN};
+    cinch_data data;
+    const unsigned char *bytes[] = {(const unsigned char *)values};
+    size_t size[] = {sizeof values};
+    cinch_input file = {1, bytes, size};
+    role r = {&cinch_operations[2], &data, 0, 0, 2};
+    cinch_data_setup(&data, CINCH_DATA_EXACT, &file, 2, cinchFloat32, CINCH_OP_NONE);
+    perform(&r, -1);
+    cinch_check check = {.operation = r.operation, .data = &data};
+    cinch_verdict verdict;
+    ck_assert(cinch_check_result(&check, result, 2, &verdict));
+    ck_assert_uint_eq(verdict.wrong, 0);
+    memcpy(result + sizeof values, others, sizeof others);
+    ck_assert(cinch_check_result(&check, result, 2, &verdict));
+    ck_assert_uint_eq(verdict.wrong, 2);
+}
+END_TEST
+
+/* Buffers as the operation has them; what is written outside of the result is counted. */
+static void role_buffers(const role *r) {
+    size_t element = cinch_dtype_size(r->data->dtype), block = r->count * element;
+    int n = r->data->nranks;
+    for (int in_place = 0; in_place <= r->operation->in_place; in_place++) {
+        cinch_buffers_shape shape = {r->operation, r->rank,  n,     r->root, r->count,
+                                     element,      in_place, false, false};
+        cinch_buffers b;
+        ck_assert_int_eq(cinch_buffers_make(&b, &shape), cinchSuccess);
+        ck_assert_uint_eq(b.send_bytes,
+                          block * (size_t)cinch_send_blocks(r->operation, r->rank, n, r->root));
+        size_t elements = perform(r, -1);
+        ck_assert_uint_eq(b.recv_bytes, elements * element);
+        bool both = b.send_bytes && b.recv_bytes;
+        if (in_place && both && b.send_bytes < b.recv_bytes)
+            ck_assert_ptr_eq(b.send, b.recv + (size_t)r->rank * block);
+        else if (in_place && both && b.send_bytes > b.recv_bytes)
+            ck_assert_ptr_eq(b.recv, b.send + (size_t)r->rank * block);
+        else if (in_place)
+            ck_assert_ptr_eq(b.recv, b.send);
+        else
+            ck_assert((b.send != NULL) == (b.send_bytes > 0) &&
+                      (b.recv != NULL) == (b.recv_bytes > 0));
+        cinch_buffers_prepare(&b, r->data);
+        ck_assert_uint_eq(cinch_buffers_spoilt(&b, r->data), 0);
+        if (elements) memcpy(b.recv, result, elements * element);
+        ck_assert_msg(cinch_buffers_spoilt(&b, r->data) == 0, ROLE, ROLE_OF(r));
+        /* one byte before, behind, and in every block of the input that is to stay */
+        unsigned char *first = b.send < b.recv || !b.recv ? b.send : b.recv;
+        if (!first) first = b.recv;
+        first[-1]++;
+        ck_assert_msg(cinch_buffers_spoilt(&b, r->data) == 1, ROLE, ROLE_OF(r));
+        first[-1]--;
+        if (b.recv_bytes && (!both || b.recv_bytes >= b.send_bytes || !in_place)) {
+            b.recv[b.recv_bytes]++;
+            ck_assert_msg(cinch_buffers_spoilt(&b, r->data) == 1, ROLE, ROLE_OF(r));
+            b.recv[b.recv_bytes]--;
+        }
+        for (size_t at = 0; at < b.send_bytes; at += block) {
+            bool kept = !in_place || !b.recv_bytes ||
+                        (b.send_bytes > b.recv_bytes && at != (size_t)r->rank * block);
+            b.send[at + block - 1]++;
+            ck_assert_msg(cinch_buffers_spoilt(&b, r->data) == kept, ROLE, ROLE_OF(r));
+            b.send[at + block - 1]--;
+        }
+        cinch_buffers_free(&b);
+    }
+}
+
+START_TEST(what_is_written_outside_is_seen) {
+    for_roles(role_buffers);
+}
+END_TEST
+
+/* nccl-tests' factors and counts. */
+START_TEST(factors) {
+    static const double factor[] = {1.5, 0.75, 0.75, 1, 1, 0.75, 0.75, 0.75, 1};
+    static const int blocks[] = {1, 4, 4, 1, 1, 4, 4, 4, 1};
+    for (int i = 0; cinch_operation_names[i]; i++) {
+        ck_assert_double_eq(cinch_bus_factor(&cinch_operations[i], 4), factor[i]);
+        ck_assert_int_eq(cinch_total_blocks(&cinch_operations[i], 4), blocks[i]);
+    }
+}
+END_TEST
+
+/* Whether the judge passes `rank`'s result at got. */
+static uint64_t wrong_encoded(const cinch_operation *o, int rank, const cinch_data *data,
+                              const cinch_codec *codec, const void *got, size_t count) {
+    cinch_check check = {o, rank, 0, data, codec, false};
+    cinch_verdict verdict;
+    ck_assert(cinch_check_result(&check, got, count, &verdict));
+    ck_assert(verdict.judged);
+    return verdict.wrong;
+}
+
+/* What all ranks get of rank's values. */
+static void encode_once(const cinch_data *data, const cinch_codec *codec, int rank, size_t count,
+                        unsigned char *out) {
+    static unsigned char wire[MOST_COUNT * 8];
+    void *scratch =
+        aligned_alloc(64, (cinch_codec_scratch(codec, data->dtype, count) + 64) / 64 * 64);
+    cinchCodecSite_t site = {.rank = (uint32_t)rank};
+    uint64_t nonfinite = 0;
+    cinch_data_fill(data, rank, 0, count, input[0]);
+    size_t bytes = cinch_codec_encode(codec, &site, NULL, data->dtype, input[0], NULL, count, wire,
+                                      &nonfinite, scratch);
+    cinch_codec_term term = {wire, bytes, NULL};
+    ck_assert_int_eq(
+        cinch_codec_sum(codec, &term, 1, data->dtype, data->dtype, out, count, 0, scratch),
+        cinchSuccess);
+    free(scratch);
+}
+
+/* Shares and blocks that were encoded once are within the bound of one quantization; an error that
+ * a second one would explain is beyond it. */
+START_TEST(codecs_of_shares_and_blocks) {
+    static const char *const specs[] = {"int8", "int8:block=64", "bf16"};
+    static const cinchDataType_t dtypes[] = {cinchFloat32, cinchFloat16, cinchBfloat16};
+    const cinch_operation *share = &cinch_operations[1], *gather = &cinch_operations[2];
+    for (int i = 0; i < LENGTH(specs) * 3 * (CINCH_DATA_NONFINITE + 1); i++) {
+        cinch_codec codec;
+        cinch_data data;
+        char why[200];
+        cinchDataType_t dtype = dtypes[i % 3];
+        cinch_data_kind kind = (cinch_data_kind)(i / 3 % (CINCH_DATA_NONFINITE + 1));
+        size_t count = 5000, element = cinch_dtype_size(dtype), at = 3333;
+        ck_assert(cinch_codec_parse(specs[i / 12], &codec, why, sizeof why));
+        cinch_data_setup(&data, kind, NULL, 3, dtype, CINCH_OP_SUM);
+        for (int r = 0; r < 3; r++) {
+            unsigned char *got = result + (size_t)r * count * element;
+            for (int plain = -1; plain <= r; plain += r + 1) { /* the owner's own, or none */
+                codec_result(&data, &codec, (size_t)r * count, count, false, plain);
+                ck_assert_msg(wrong_encoded(share, r, &data, &codec, got, count) == 0, "%s",
+                              specs[i / 12]);
+            }
+        }
+        if (kind == CINCH_DATA_GAUSS && dtype == cinchFloat32 && i / 12 == 0) {
+            /* int8: half a step per rank, of at most 4.5 / 127, is 0.053; a second quantization
+             * could add half a step of a sum, of at least 4 / 127 */
+            float *got = (float *)(void *)(result + 2 * count * element), exact = 0, one;
+            for (int r = 0; r < 3; r++) {
+                cinch_data_fill(&data, r, 2 * count + at, 1, &one);
+                exact += one;
+            }
+            got[at] = exact + 0.058f;
+            ck_assert_uint_eq(wrong_encoded(share, 2, &data, &codec, got, count), 1);
+        }
+        cinch_data_setup(&data, kind, NULL, 3, dtype, CINCH_OP_NONE);
+        for (int r = 0; r < 3; r++)
+            encode_once(&data, &codec, r, count, result + (size_t)r * count * element);
+        ck_assert_msg(wrong_encoded(gather, 1, &data, &codec, result, count) == 0, "%s",
+                      specs[i / 12]);
+        memcpy(result, result + count * element, count * element);
+        ck_assert(wrong_encoded(gather, 1, &data, &codec, result, count) > 0);
+    }
 }
 END_TEST
 
@@ -277,6 +570,12 @@ int main(void) {
     tcase_add_test(tcase, a_lost_rank_is_seen);
     tcase_add_test(tcase, codec_bounds);
     tcase_add_test(tcase, codecs_without_a_bound_are_not_judged);
+    tcase_add_test(tcase, every_operation_passes);
+    tcase_add_test(tcase, wrong_operations_are_seen);
+    tcase_add_test(tcase, moves_keep_every_bit);
+    tcase_add_test(tcase, what_is_written_outside_is_seen);
+    tcase_add_test(tcase, factors);
+    tcase_add_test(tcase, codecs_of_shares_and_blocks);
     tcase_add_test(tcase, data_do_not_depend_on_pieces);
     tcase_add_test(tcase, gauss_is_gauss);
     tcase_add_test(tcase, data_are_pinned);

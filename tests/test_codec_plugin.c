@@ -28,7 +28,8 @@ START_TEST(the_example_loads_once) {
     ck_assert_uint_eq(cinch_codec_block(&codec), 0);
     char why[512];
     ck_assert(!cinch_codec_parse("sign:block=9", &codec, why, sizeof why));
-    ck_assert_msg(strstr(why, "sign accepts ef=0|1 and block=N (a multiple of 8"), "%s", why);
+    ck_assert_msg(strstr(why, "sign accepts ef=0|1, inplace=0|1 and block=N (a multiple of 8"),
+                  "%s", why);
     ck_assert(!cinch_codec_parse("sing", &codec, why, sizeof why));
     ck_assert_msg(strstr(why, "none, bf16, int8, topk, sign"), "%s", why);
 }

@@ -56,13 +56,13 @@ START_TEST(arguments_of_inits) {
     FAILS(cinchCommInitAll(NULL, 2, NULL), cinchInvalidArgument, NULL, "comms is NULL");
     FAILS(cinchCommInitAll(comms, 0, NULL), cinchInvalidArgument, NULL, "ndev 0");
     FAILS(cinchCommInitAll(comms, -1, NULL), cinchInvalidArgument, NULL, "ndev -1");
-    FAILS(cinchCommInitRankConfig(&comm, 1, id, 0, &zero), cinchInvalidUsage, NULL,
+    FAILS(cinchCommInitRankConfig(&comm, 1, id, 0, &zero), cinchInvalidArgument, NULL,
           "CINCH_CONFIG_INITIALIZER");
     OK(cinchGetUniqueId(&id));
-    config.blocking = 0;
-    FAILS(cinchCommInitRankConfig(&comm, 1, id, 0, &config), cinchInvalidUsage, NULL,
-          "blocking=0: known, not in this version");
-    OK(cinchGetUniqueId(&id));
+    config.blocking = 2;
+    FAILS(cinchCommInitRankConfig(&comm, 1, id, 0, &config), cinchInvalidArgument, NULL,
+          "config->blocking");
+    OK(cinchGetUniqueId(&id)); /* that one was used to tell the others */
     config.blocking = 1;
     config.commName = "a communicator whose name is a good deal longer than sixty-four characters";
     OK(cinchCommInitRankConfig(&comm, 1, id, 0, &config));
@@ -173,10 +173,10 @@ START_TEST(arguments_of_the_rest) {
     FAILS(cinchCommGetAsyncError(comm, NULL), cinchInvalidArgument, NULL, "asyncError is NULL");
     FAILS(cinchCommGetStats(comm, NULL), cinchInvalidArgument, NULL, "stats is NULL");
     FAILS(cinchCommGetStats(comm, &stats), cinchInvalidArgument, NULL, "size");
-    FAILS(cinchCommDescribePlan(comm, "broadcast", 4, cinchFloat, NULL, &len), cinchInvalidArgument,
-          NULL, "allreduce");
+    FAILS(cinchCommDescribePlan(comm, "scan", 4, cinchFloat, NULL, &len), cinchInvalidArgument,
+          NULL, "an operation of");
     FAILS(cinchCommDescribePlan(comm, NULL, 4, cinchFloat, NULL, &len), cinchInvalidArgument, NULL,
-          "allreduce");
+          "an operation of");
     FAILS(cinchCommDescribePlan(comm, "allreduce", 4, cinchFloat, NULL, NULL), cinchInvalidArgument,
           NULL, "length");
     len = sizeof text;
@@ -414,13 +414,16 @@ static void nested_groups(seat *me) {
     CHECK_FAILS(me, cinchGroupEnd(), cinchInvalidUsage, NULL, "without a cinchGroupStart");
     CHECK_OK(me, cinchGroupStart()); /* an empty one */
     CHECK_OK(me, cinchGroupEnd());
-    /* A refused call leaves the others of its group alone. */
+    /* A refused call is told at once and again at the end, and nothing of its group runs. */
     in[0] = 5;
+    out[0] = -1;
     CHECK_OK(me, cinchGroupStart());
     CHECK_FAILS(me, cinchAllReduce(NULL, out, 1, cinchInt, cinchSum, me->comm, NULL),
                 cinchInvalidArgument, NULL, "sendbuff is NULL");
     CHECK_OK(me, cinchAllReduce(in, out, 1, cinchInt, cinchSum, me->comm, NULL));
-    CHECK_OK(me, cinchGroupEnd());
+    CHECK_FAILS(me, cinchGroupEnd(), cinchInvalidArgument, NULL, "sendbuff is NULL");
+    CHECK(me, out[0] == -1);
+    CHECK_OK(me, cinchAllReduce(in, out, 1, cinchInt, cinchSum, me->comm, NULL));
     CHECK(me, out[0] == 5 * n);
 }
 
@@ -515,7 +518,7 @@ START_TEST(inits_in_a_group) {
     for (int r = 0; r < 3; r++)
         OK(cinchAllReduce(&value, &value, 1, cinchInt, cinchMax, comms[r], NULL));
     FAILS(cinchCommInitRank(&other, 1, id, 0), cinchInvalidUsage, NULL, "not both");
-    OK(cinchGroupEnd());
+    FAILS(cinchGroupEnd(), cinchInvalidUsage, NULL, "not both");
     OK(cinchCommInitRank(&other, 1, id, 0));
     OK(cinchCommDestroy(other));
     for (int r = 0; r < 3; r++) OK(cinchCommDestroy(comms[r]));
@@ -524,13 +527,14 @@ START_TEST(inits_in_a_group) {
     OK(cinchGetUniqueId(&id));
     OK(cinchGroupStart());
     OK(cinchCommInitRankConfig(&other, 1, id, 0, &config));
-    FAILS(cinchGroupEnd(), cinchInvalidUsage, NULL, "CINCH_CONFIG_INITIALIZER");
+    FAILS(cinchGroupEnd(), cinchInvalidArgument, NULL, "CINCH_CONFIG_INITIALIZER");
 
-    OK(cinchGetUniqueId(&id)); /* one bad rank: refused at once, and the group holds the rest */
+    OK(cinchGetUniqueId(&id)); /* one bad rank: refused at once, and again at the end */
     OK(cinchGroupStart());
     FAILS(cinchCommInitRank(&comms[0], 2, id, 2), cinchInvalidArgument, NULL, "rank 2 of 2");
     OK(cinchCommInitRank(&comms[0], 1, id, 0));
-    OK(cinchGroupEnd());
+    FAILS(cinchGroupEnd(), cinchInvalidArgument, NULL, "rank 2 of 2");
+    OK(cinchCommInitRank(&comms[0], 1, id, 0));
     OK(cinchCommDestroy(comms[0]));
 }
 END_TEST

@@ -27,8 +27,8 @@ static const struct wrong {
     {"CODEC_INTRA", "topk:foo=1", "foo"},
     {"CODEC_INTER", "bf17", "bf17"},
     {"CODEC_MIN_BYTES", "1X", "a size such as"},
-    {"CODEC_OPS", "alltoall", "allreduce is accepted"},
-    {"CODEC_OPS", "reducescatter", "not in this version"},
+    {"CODEC_OPS", "alltoall", "allreduce, reducescatter and allgather are accepted"},
+    {"CODEC_OPS", "allreduce,scan", "allgather are accepted"},
     {"CODEC_DTYPES", "double", "float, half and bfloat16"},
     {"CODEC_EXCLUDE", "size=9-2", "size=FROM-TO"},
     {"CODEC_EXCLUDE", "bytes=1-2", "size=FROM-TO"},
@@ -38,6 +38,8 @@ static const struct wrong {
     {"NONFINITE", "ignore", "propagate|error"},
     {"ALGO", "rings", "oneshot, twoshot, ring"},
     {"ALGO", "hier", "not in this version"},
+    {"ALGO", "alltoall:ring", "oneshot, direct are accepted"},
+    {"ALGO", "scan:ring", "a collective's name"},
     {"TRANSPORT", "udp", "udp"},
     {"TRANSPORT", "ucx", "not in this version"},
     {"TRANSPORT", "^shm,tcp", "TRANSPORT"},
@@ -57,6 +59,8 @@ static const struct wrong {
     {"DEBUG", "loud", "none|error|warn|info|debug|trace"},
     {"DEBUG_FILE", "/nonexistent/log", "/nonexistent/log"},
     {"STATS_FILE", "/nonexistent/stats", "/nonexistent/stats"},
+    {"NCCL_PATH", NULL, NULL}, /* read by the drop-in alone */
+    {"NCCL_MODE", "both", "auto|forward|native"},
 };
 enum { WRONG = sizeof wrong / sizeof *wrong };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cinch perf allreduce and cinch info, as a user runs them: exit status, JSON, sentences, files. */
+/* cinch perf and cinch info, as a user runs them: exit status, JSON, sentences, files. */
 #include <check.h>
 #include <stdbool.h>
 
@@ -27,36 +27,49 @@ static const char *line_at(const char *text, int k) {
     return text;
 }
 
-/* Runs a measurement that must pass, with its JSON on stdout; returns the number of lines. */
-static int measure(const char *environment, const char *options) {
+/* Runs a measurement that must pass, with its JSON on stdout; returns the number of lines. same:
+ * every rank gets the same result. */
+static int measure_operation(const char *operation, bool same, const char *environment,
+                             const char *options) {
     char line[512];
-    snprintf(line, sizeof line, "perf allreduce -w 1 -N 1 --json - %s", options);
+    snprintf(line, sizeof line, "perf %s -w 1 -N 1 --json - %s", operation, options);
     program_run(&p, environment, line);
     ck_assert_msg(p.status == 0, "%s: %d, %s%s", line, p.status, p.text[ERR], p.text[OUT]);
     int lines = lines_in(p.text[OUT]);
     for (int i = 0; i < lines; i++) {
         const char *row = line_at(p.text[OUT], i);
-        ck_value(row, "ranks_identical", "true");
+        ck_value(row, "ranks_identical", same ? "true" : "null");
         ck_value(row, "repeatable", "true");
         ck_assert_msg(strstr("0null", value_of(row, "wrong")) != NULL, "%.300s", row);
     }
     return lines;
 }
 
-START_TEST(json_has_the_agreed_keys) {
+static int measure(const char *environment, const char *options) {
+    return measure_operation("allreduce", true, environment, options);
+}
+
+static void check_keys(const char *row) {
     static const char *const keys[] = {
         "op",         "bytes",       "count",        "dtype",       "redop",
         "ranks",      "codec",       "algo",         "transport",   "device",
         "in_place",   "time_us",     "time_min_us",  "algbw_GBps",  "busbw_GBps",
         "wire_bytes", "wrong",       "rel_l2",       "max_abs_err", "ranks_identical",
-        "repeatable", "result_hash", "predicted_us", "hidden_frac", "mem"};
-    ck_assert_int_eq(measure("", "-n 3 -b 1000 -e 1000"), 1);
-    const char *row = p.text[OUT];
+        "repeatable", "result_hash", "predicted_us", "hidden_frac", "mem",
+        "root"};
     size_t commas = 0, nkeys = sizeof keys / sizeof *keys;
     for (size_t i = 0; i < nkeys; i++) value_of(row, keys[i]);
-    for (const char *c = row; *c; c++) commas += *c == ',';
+    for (const char *c = row; *c && *c != '\n'; c++) commas += *c == ',';
     ck_assert_uint_eq(commas, nkeys - 1);
+}
+
+START_TEST(json_has_the_agreed_keys) {
+    ck_assert_int_eq(measure("", "-n 3 -b 1000 -e 1000"), 1);
+    const char *row = p.text[OUT];
+    check_keys(row);
     ck_value(row, "op", "\"allreduce\"");
+    ck_value(row, "redop", "\"sum\"");
+    ck_value(row, "root", "null");
     ck_value(row, "bytes", "1000");
     ck_value(row, "count", "250");
     ck_value(row, "dtype", "\"float\"");
@@ -83,6 +96,68 @@ START_TEST(sizes) {
     ck_value(line_at(p.text[OUT], 3), "bytes", "24");
     ck_assert_int_eq(measure("", "-b 1K -e 3K -i 1K"), 3);
     ck_value(line_at(p.text[OUT], 2), "bytes", "3072");
+}
+END_TEST
+
+static const struct operation {
+    const char *name;
+    bool same;     /* every rank gets the same result */
+    bool reduces;  /* so that there is a redop */
+    bool rooted;   /* so that there is a root */
+    bool in_place; /* it may be called so */
+    int blocks;    /* that `bytes` counts, of three ranks */
+    double factor; /* of the bus, likewise */
+} operations[] = {
+    {"allreduce", true, true, false, true, 1, 4.0 / 3},
+    {"reducescatter", false, true, false, true, 3, 2.0 / 3},
+    {"allgather", true, false, false, true, 3, 2.0 / 3},
+    {"broadcast", true, false, true, true, 1, 1},
+    {"reduce", false, true, true, true, 1, 1},
+    {"alltoall", false, false, false, false, 3, 2.0 / 3},
+    {"gather", false, false, true, true, 3, 2.0 / 3},
+    {"scatter", false, false, true, true, 3, 2.0 / 3},
+    {"sendrecv", false, false, false, false, 1, 1},
+};
+enum { OPERATIONS = sizeof operations / sizeof *operations };
+
+START_TEST(every_operation) {
+    for (const struct operation *o = operations; o < operations + OPERATIONS; o++) {
+        ck_assert_int_eq(measure_operation(o->name, o->same, "", "-n 3 -b 4 -e 64K -f 128"), 3);
+        for (int i = 0; i < 3; i++) {
+            const char *row = line_at(p.text[OUT], i);
+            int wanted = i == 0 ? 4 : i == 1 ? 512 : 65536;
+            int count = wanted / o->blocks / 4 ? wanted / o->blocks / 4 : 1;
+            double bytes = atof(value_of(row, "bytes")), time = atof(value_of(row, "time_us"));
+            check_keys(row);
+            ck_assert_int_eq(atoi(value_of(row, "count")), count);
+            ck_assert_int_eq((int)bytes, count * o->blocks * 4);
+            ck_assert_double_eq_tol(atof(value_of(row, "busbw_GBps")),
+                                    bytes / (time * 1e3) * o->factor, 1e-6 * bytes / (time * 1e3));
+            char name[32];
+            snprintf(name, sizeof name, "\"%s\"", o->name);
+            ck_value(row, "op", name);
+            ck_value(row, "redop", o->reduces ? "\"sum\"" : "null");
+            ck_value(row, "root", o->rooted ? "0" : "null");
+            ck_value(row, "wrong", "0");
+            ck_value(row, "rel_l2", "0");
+        }
+        ck_assert_ptr_nonnull(strstr(p.text[ERR], o->name)); /* the table's head */
+        ck_assert_ptr_nonnull(strstr(p.text[ERR], "all 3 lines passed"));
+    }
+}
+END_TEST
+
+/* In place, every type, every root, over TCP; operators only where there is something to reduce. */
+START_TEST(operations_in_place) {
+    for (const struct operation *o = operations; o < operations + OPERATIONS; o++) {
+        char options[200];
+        snprintf(options, sizeof options, "-n 2 -b 1000 -e 1000 -d all -o all%s%s",
+                 o->in_place ? " -p 1" : "", o->rooted ? " -r all --transport tcp" : "");
+        ck_assert_int_eq(measure_operation(o->name, o->same, "", options),
+                         12 * (o->reduces ? 6 : 1) * (o->rooted ? 2 : 1));
+        ck_value(line_at(p.text[OUT], 1), "in_place", o->in_place ? "true" : "false");
+        ck_value(line_at(p.text[OUT], 1), "root", o->rooted ? "1" : "null");
+    }
 }
 END_TEST
 
@@ -117,6 +192,24 @@ START_TEST(codecs) {
         double error = atof(value_of(row, "rel_l2"));
         ck_assert_msg(max ? error == 0 : error > 0.004 && error < 0.011, "%.200s", row);
     }
+    measure_operation("reducescatter", false, "",
+                      "-n 3 -b 3M -e 3M --codec int8 -d float,half,bfloat16 -o sum,avg");
+    for (int i = 0; i < 6; i++) {
+        ck_value(line_at(p.text[OUT], i), "codec", "\"int8\"");
+        double error = atof(value_of(line_at(p.text[OUT], i), "rel_l2"));
+        ck_assert_msg(error > 0.003 && error <= 0.0075, "%.200s", line_at(p.text[OUT], i));
+    }
+    ck_value(line_at(p.text[OUT], 2), "dtype", "\"float\"");
+    ck_assert(atof(value_of(line_at(p.text[OUT], 2), "wire_bytes")) < 0.256 * (3 << 20) * 2 / 3);
+    measure_operation("allgather", true, "", "-n 3 -b 3M -e 3M --codec int8");
+    ck_value(p.text[OUT], "codec", "\"int8\"");
+    double gathered = atof(value_of(p.text[OUT], "rel_l2"));
+    ck_assert(gathered > 0.003 && gathered <= 0.0075);
+    ck_assert(atof(value_of(p.text[OUT], "wire_bytes")) < 0.256 * (3 << 20) * 2 / 3);
+    /* in place it stays exact unless that is asked for */
+    measure_operation("allgather", true, "", "-n 3 -b 3M -e 3M --codec int8 -p 1");
+    ck_value(p.text[OUT], "codec", "\"none\"");
+    ck_value(p.text[OUT], "rel_l2", "0");
     measure("", "-n 2 -b 1M -e 1M --codec int8:block=64,round=stochastic");
     ck_assert(atof(value_of(p.text[OUT], "rel_l2")) < 0.011);
     measure("", "-n 4 -b 1M -e 1M --codec topk:ratio=0.01");
@@ -224,9 +317,18 @@ START_TEST(bad_usage) {
         {"", "frobnicate", "frobnicate"},
         {"", "topo", "known, not in this version"},
         {"", "tune", "known, not in this version"},
-        {"", "perf", "collective"},
-        {"", "perf broadcast", "known, not in this version"},
-        {"", "perf bcast", "bcast"},
+        {"", "perf", "which operation"},
+        {"", "perf bcast",
+         "\"bcast\": accepted is one of allreduce, reducescatter, allgather, broadcast, reduce, "
+         "alltoall, gather, scatter, sendrecv"},
+        {"", "perf alltoall -p 1", "alltoall is never in place"},
+        {"", "perf sendrecv -p 1", "sendrecv is never in place"},
+        {"", "perf allgather -r 0", "allgather has no root"},
+        {"", "perf reduce -r -1", "-r \"-1\""},
+        {"", "perf reduce -n 3 -r 3", "-r 3"},
+        {"", "perf reduce -r 2", "-r 2"},
+        {"CINCH_SIZE=4 CINCH_RANK=3", "perf reduce -r 4", "-r 4"},
+        {"", "perf broadcast --codec int8", "broadcast is never compressed"},
         {"", "perf allreduce extra", "extra"},
         {"", "perf allreduce -n 0", "-n"},
         {"", "perf allreduce -n", "-n"},
@@ -245,6 +347,10 @@ START_TEST(bad_usage) {
         {"", "perf allreduce --codec int8:block=7", "block"},
         {"", "perf allreduce --algo hier", "known, not in this version"},
         {"", "perf allreduce --algo rnig", "rnig"},
+        {"", "perf allreduce --algo rnig:ring", "rnig"},
+        {"", "perf gather --algo gather:rnig",
+         "\"rnig\": accepted is one of auto, oneshot, direct"},
+        {"", "perf gather --algo ring", "\"ring\": accepted is one of auto, oneshot, direct"},
         {"", "perf allreduce --transport ucx", "ucx"},
         {"", "perf allreduce --data wild", "wild"},
         {"", "perf allreduce --input /no/such", "/no/such"},
@@ -296,12 +402,12 @@ START_TEST(help_is_honest) {
     static const char *const lines[] = {"--help", "run --help", "perf --help", "perf allreduce -h",
                                         "info --help"};
     static const char *const absent[] = {"overlap", "cuda",  "registered", "hier", "forest",
-                                         "verbs",   "topo ", "tune",       "ucx",  "broadcast"};
+                                         "verbs",   "topo ", "tune",       "ucx"};
     for (int i = 0; i < 5; i++) {
         program_run(&p, "", lines[i]);
         ck_assert_int_eq(p.status, 0);
         ck_assert_ptr_nonnull(strstr(p.text[OUT], "usage: cinch"));
-        for (int k = 0; k < 10; k++)
+        for (int k = 0; k < 9; k++)
             ck_assert_msg(!strstr(p.text[OUT], absent[k]), "%s: %s", lines[i], absent[k]);
     }
 }
@@ -329,6 +435,8 @@ int main(void) {
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, json_has_the_agreed_keys);
     tcase_add_test(tcase, sizes);
+    tcase_add_test(tcase, every_operation);
+    tcase_add_test(tcase, operations_in_place);
     tcase_add_test(tcase, every_type_and_operator);
     tcase_add_test(tcase, other_data);
     tcase_add_test(tcase, codecs);

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "tests/meet.h"
+#include "transports/io.h"
+#include "transports/rendezvous_server.h"
 
 #define SECRET "#00112233445566778899aabbccddeeff"
 
@@ -360,6 +362,54 @@ START_TEST(an_early_leave_of_rank_0_is_no_error) {
 }
 END_TEST
 
+/* A rank of `server` that the test plays at *fd. */
+static cinch_conn *play_rank(cinch_server *server, uint32_t rank, int *fd) {
+    int pair[2];
+    cinch_conn *conn = calloc(1, sizeof *conn);
+    ck_assert(conn && !cinch_socketpair(pair));
+    conn->fd = pair[1];
+    conn->state = CINCH_CONN_SEAT;
+    conn->out_end = &conn->out;
+    conn->hello.rank = rank;
+    conn->next = server->conns;
+    server->conns = conn;
+    *fd = pair[0];
+    return conn;
+}
+
+static void say_goodbye(int fd) {
+    cinch_frame leave = cinch_frame_make(CINCH_FRAME_LEAVE, 0);
+    ck_assert_int_eq(send(fd, &leave, sizeof leave, 0), sizeof leave);
+}
+
+/* Something is on its way to rank 1, which has closed its end, with (1) or without (0) a goodbye
+ * that is not read yet. */
+START_TEST(a_goodbye_counts_though_sending_fails) {
+    int fd[2];
+    char heard[CINCH_ERROR_TEXT] = {0};
+    cinch_server server = {
+        .state = CINCH_FORMED, .nranks = 2, .seats_here = 1, .unix_fd = -1, .pid = (int)getpid()};
+    ck_assert_int_eq(cinch_eventfd(&server.wake_fd), 0);
+    play_rank(&server, 0, &fd[0]);
+    cinch_conn *leaver = play_rank(&server, 1, &fd[1]);
+    if (_i == 1) say_goodbye(fd[1]);
+    cinch_close(fd[1]);
+    cinch_packet *packet = cinch_packet_make(CINCH_FRAME_GATHERED, 0);
+    cinch_conn_send(leaver, packet);
+    cinch_packet_drop(packet);
+    ck_assert_ptr_ne(leaver->out, NULL);
+    say_goodbye(fd[0]); /* so that the server ends, after it has served rank 1 */
+    shutdown(fd[0], SHUT_WR);
+    cinch_server_run(&server);
+    ssize_t bytes = recv(fd[0], heard, sizeof heard - 1, 0), head = sizeof(cinch_frame) + 4;
+    cinch_close(fd[0]);
+    if (_i == 1)
+        ck_assert_int_eq(bytes, 0);
+    else
+        ck_assert(bytes > head && strstr(heard + head, "rank 1 is gone: its process ended"));
+}
+END_TEST
+
 /* The process that made the id is no rank: it may end when all have joined. */
 static void maker_ends(meet_rank *me) {
     int all[MEET_MAX];
@@ -493,6 +543,7 @@ int main(void) {
     tcase_add_loop_test(tcase, an_abort_reaches_every_rank, 0, all);
     tcase_add_loop_test(tcase, any_thread_may_abort, 0, all);
     tcase_add_loop_test(tcase, an_early_leave_of_rank_0_is_no_error, 0, all > LOCAL_WAYS ? 2 : 1);
+    tcase_add_loop_test(tcase, a_goodbye_counts_though_sending_fails, 0, 2);
     tcase_add_test(tcase, the_maker_of_the_id_may_end);
     tcase_add_loop_test(tcase, gathers_of_different_sizes, 0, all);
     tcase_add_loop_test(tcase, a_gather_that_a_rank_misses, 0, 2);

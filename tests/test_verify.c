@@ -14,8 +14,10 @@ enum { MOST = 64 };
 static cinch_schedule schedule[MOST];
 
 /* Builds all ranks' schedules; false where the algorithm does not serve n. */
-static bool build_all(const cinch_algo *algo, int n, bool mapped, bool encoded) {
-    cinch_call call = {.nranks = n,
+static bool build_all(const cinch_algo *algo, int n, int root, bool mapped, bool encoded) {
+    cinch_call call = {.collective = algo->collective,
+                       .nranks = n,
+                       .root = root,
                        .bytes = 1 << 20,
                        .windows = true,
                        .mapped = mapped,
@@ -37,6 +39,18 @@ static int sizes_from(const char *list, int *sizes) {
     return n;
 }
 
+static void check_all(const cinch_algo *algo, int n, int root, bool mapped, bool encoded) {
+    if (!build_all(algo, n, root, mapped, encoded)) return;
+    for (int in_place = 0; in_place < 2; in_place++) {
+        char why[CINCH_ERROR_TEXT];
+        bool right = cinch_verify(schedule, n, in_place, why);
+        ck_assert_msg(right, "%s %s n=%d root=%d%s%s%s: %s", cinch_shape_of(algo->collective)->name,
+                      algo->name, n, root, mapped ? " mapped" : "", encoded ? " encoded" : "",
+                      in_place ? " in place" : "", why);
+    }
+    free_all(n);
+}
+
 START_TEST(every_algorithm_is_right) {
     const cinch_algo *algo = cinch_algo_at(_i / 4);
     bool mapped = _i & 1, encoded = _i & 2;
@@ -46,15 +60,11 @@ START_TEST(every_algorithm_is_right) {
         count = sizes_from(all, sizes);
     else
         for (int i = 0; i < count; i++) sizes[i] = i + 2;
+    bool rooted = cinch_shape_rooted(cinch_shape_of(algo->collective));
     for (int i = 0; i < count; i++) {
-        if (!build_all(algo, sizes[i], mapped, encoded)) continue;
-        for (int in_place = 0; in_place < 2; in_place++) {
-            char why[CINCH_ERROR_TEXT];
-            bool right = cinch_verify(schedule, sizes[i], in_place, why);
-            ck_assert_msg(right, "%s n=%d%s%s%s: %s", algo->name, sizes[i], mapped ? " mapped" : "",
-                          encoded ? " encoded" : "", in_place ? " in place" : "", why);
-        }
-        free_all(sizes[i]);
+        int n = sizes[i], step = n > 8 ? n / 2 : 1;
+        for (int root = 0; root < (rooted ? n : 1); root += step)
+            check_all(algo, n, root, mapped, encoded);
     }
 }
 END_TEST
@@ -80,8 +90,19 @@ static cinch_item *summing(cinch_schedule *s) {
     return item ? item : find(s, CINCH_DO_SUM, 0);
 }
 
-static bool drop_sum(cinch_schedule *s) {
-    return drop(s, summing(s));
+/* Whether others read what this rank shows; and whether it reads what others show. */
+static bool is_read(const cinch_schedule *s) {
+    const cinch_shape *shape = cinch_shape_of(s->collective);
+    return shape->in_root ? s->rank == s->root : !shape->out_root || s->rank != s->root;
+}
+static bool reads(const cinch_schedule *s) {
+    const cinch_shape *shape = cinch_shape_of(s->collective);
+    return shape->in_root ? s->rank != s->root : !shape->out_root || s->rank == s->root;
+}
+
+static bool drop_sum_or_copy(cinch_schedule *s) {
+    cinch_item *item = summing(s);
+    return drop(s, item ? item : find(s, CINCH_DO_COPY, 0));
 }
 
 static bool drop_send_or_post(cinch_schedule *s) {
@@ -91,6 +112,7 @@ static bool drop_send_or_post(cinch_schedule *s) {
 
 static bool drop_receive_or_wait(cinch_schedule *s) {
     cinch_item *item = find(s, CINCH_DO_RECV, 0);
+    if (!item && s->entry_sync && !is_read(s)) return false; /* it waits for others' sake */
     return drop(s, item ? item : find(s, CINCH_DO_WAIT, 0));
 }
 
@@ -130,6 +152,33 @@ static bool wrong_place(cinch_schedule *s) {
     return false;
 }
 
+/* Takes or gives the neighbour's block. */
+static bool wrong_block(cinch_schedule *s) {
+    const cinch_shape *shape = cinch_shape_of(s->collective);
+    if (!shape->in_n && !shape->out_n) return false;
+    for (int i = 0; i < s->nitems; i++)
+        for (int k = 0; k < s->item[i].ndst + s->item[i].nsrc; k++) {
+            cinch_ref *ref = &s->refs[s->item[i].ref + (uint32_t)k];
+            bool in = ref->space == CINCH_IN || ref->space == CINCH_PEER_IN;
+            if (!(in ? shape->in_n : ref->space == CINCH_OUT && shape->out_n)) continue;
+            ref->block = (uint16_t)((ref->block + 1) % s->nranks);
+            return true;
+        }
+    return false;
+}
+
+/* Touches a buffer that the collective only reads. */
+static bool writes_input(cinch_schedule *s) {
+    for (int i = 0; i < s->nitems; i++)
+        for (int d = 0; d < s->item[i].ndst; d++) {
+            cinch_ref *ref = &s->refs[s->item[i].ref + (uint32_t)d];
+            if (ref->space != CINCH_OUT) continue;
+            ref->space = CINCH_IN;
+            return true;
+        }
+    return false;
+}
+
 /* The scratch, or the stage, is used anew too early; where there is neither, the peers are not
  * waited for before the first reading. */
 static bool too_shallow(cinch_schedule *s) {
@@ -139,28 +188,33 @@ static bool too_shallow(cinch_schedule *s) {
     }
     if (!s->nmsg) {
         s->entry_sync = false;
-        return true;
+        return reads(s);
     }
     bool any = false;
     for (int i = 0; i < s->nitems; i++) {
+        if (s->item[i].op == CINCH_DO_COPY) continue; /* of the own block, which matters in place */
         any |= s->item[i].ndep > 0;
         s->item[i].ndep = 0;
     }
     return any;
 }
 
+enum { ALWAYS, WHERE_IT_REDUCES, WHERE_IT_CAN };
 static const struct {
     const char *name;
     bool (*apply)(cinch_schedule *s);
+    int must; /* apply to one rank at least */
 } mutants[] = {
-    {"drops a sum", drop_sum},
-    {"drops a send or a post", drop_send_or_post},
-    {"drops a receive or a wait", drop_receive_or_wait},
-    {"counts an input twice", count_twice},
-    {"leaves an input out", leave_one_out},
-    {"never finishes the sum", never_final},
-    {"puts the result elsewhere", wrong_place},
-    {"waits for too little", too_shallow},
+    {"drops a sum or a copy", drop_sum_or_copy, ALWAYS},
+    {"drops a send or a post", drop_send_or_post, ALWAYS},
+    {"drops a receive or a wait", drop_receive_or_wait, ALWAYS},
+    {"counts an input twice", count_twice, WHERE_IT_REDUCES},
+    {"leaves an input out", leave_one_out, WHERE_IT_REDUCES},
+    {"never finishes the sum", never_final, WHERE_IT_REDUCES},
+    {"puts the result elsewhere", wrong_place, ALWAYS},
+    {"takes the neighbour's block", wrong_block, WHERE_IT_CAN},
+    {"writes to its input", writes_input, ALWAYS},
+    {"waits for too little", too_shallow, WHERE_IT_CAN},
 };
 enum { MUTANTS = sizeof mutants / sizeof *mutants };
 
@@ -168,16 +222,19 @@ START_TEST(mutants_are_rejected) {
     const cinch_algo *algo = cinch_algo_at(_i / 4);
     bool mapped = _i & 1, encoded = _i & 2;
     static const int sizes[] = {2, 3, 4, 7, 8, 16};
+    /* In place, where nothing is reduced, the own block is where it belongs from the start. */
+    bool in_place = cinch_shape_of(algo->collective)->reduces;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int m = 0; m < MUTANTS; m++) {
             int n = sizes[i], applied = 0;
             for (int victim = 0; victim < n; victim++) {
-                if (!build_all(algo, n, mapped, encoded)) continue;
+                if (!build_all(algo, n, 0, mapped, encoded)) continue;
                 if (mutants[m].apply(&schedule[victim])) {
                     char why[CINCH_ERROR_TEXT];
                     applied++;
-                    ck_assert_msg(!cinch_verify(schedule, n, true, why),
-                                  "%s n=%d%s%s: not rejected though rank %d %s", algo->name, n,
+                    ck_assert_msg(!cinch_verify(schedule, n, in_place, why),
+                                  "%s %s n=%d%s%s: not rejected though rank %d %s",
+                                  cinch_shape_of(algo->collective)->name, algo->name, n,
                                   mapped ? " mapped" : "", encoded ? " encoded" : "", victim,
                                   mutants[m].name);
                     ck_assert_msg(why[0] != '\0', "rejected without a reason");
@@ -185,8 +242,12 @@ START_TEST(mutants_are_rejected) {
                 free_all(n);
             }
             cinch_call call = {.nranks = n, .windows = true, .mapped = mapped, .encoded = encoded};
-            ck_assert_msg(applied || algo->supports(&call), "%s n=%d: mutant \"%s\" never applied",
-                          algo->name, n, mutants[m].name);
+            const cinch_shape *shape = cinch_shape_of(algo->collective);
+            bool must = mutants[m].must == ALWAYS ||
+                        (mutants[m].must == WHERE_IT_REDUCES && shape->reduces);
+            ck_assert_msg(applied || !must || algo->supports(&call),
+                          "%s %s n=%d: mutant \"%s\" never applied", shape->name, algo->name, n,
+                          mutants[m].name);
         }
 }
 END_TEST

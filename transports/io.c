@@ -89,6 +89,11 @@ int cinch_eventfd(int *fd) {
     return unlock_owned(own(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), fd));
 }
 
+int cinch_duplicate(int fd, int *copy) {
+    lock_owned();
+    return unlock_owned(own(fcntl(fd, F_DUPFD_CLOEXEC, 0), copy));
+}
+
 int cinch_socketpair(int fds[2]) {
     int made[2] = {-1, -1};
     lock_owned();

@@ -17,6 +17,7 @@ int cinch_socket(int family, int type, int *fd);
 int cinch_accept(int listener, int *fd); /* EAGAIN: nobody waits */
 int cinch_socketpair(int fds[2]);
 int cinch_eventfd(int *fd);
+int cinch_duplicate(int fd, int *copy);
 
 /* Closes; -1 is nothing. */
 void cinch_close(int fd);

@@ -34,7 +34,7 @@ cinchResult_t cinch_link_match(cinch_link_core *core, cinch_msg *msg, uint64_t t
                                "rank %d expected message %#" PRIx64 ", rank %d sent %#" PRIx64
                                ": the ranks called different collectives",
                                rank, msg->tag, peer, tag);
-    if (bytes > msg->bytes)
+    if (bytes > msg->bytes || (msg->exact && bytes < msg->bytes))
         return cinch_link_fail(core, cinchInvalidUsage,
                                "rank %d sent %" PRIu64 " bytes as message %#" PRIx64
                                ", rank %d has room for %zu: the ranks called with different sizes",

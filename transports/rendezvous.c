@@ -20,6 +20,7 @@
 #define MS ((uint64_t)1000000)
 /* How much longer than its own time a rank waits for the server, which names who is missing. */
 enum { GRACE_MS = 3000, ABORT_MS = 1000, LEAVE_MS = 500, SMALL_BYTES = 4096 };
+enum { CANCEL_MS = 20, AGAIN_MS = 10 };
 
 struct cinch_rendezvous {
     int fd, rank, nranks, pid;
@@ -28,6 +29,7 @@ struct cinch_rendezvous {
     bool may_listen;
     cinch_server *server; /* in this process, else NULL */
     int host_rank;        /* in the server's process; -1: none, or not known yet */
+    bool spoken;          /* it has said hello */
     bool joined;
     bool parted; /* the server's process may end */
     bool deaf;   /* it has */
@@ -37,7 +39,19 @@ struct cinch_rendezvous {
     size_t head_got, body_got;
     char text[sizeof(uint32_t) + CINCH_ERROR_TEXT]; /* its body, where that is a small one */
     pthread_mutex_t send_lock; /* frames go whole, from any thread; and for deaf */
+    const _Atomic bool *cancel, *also;
+    cinch_standby standby;
 };
+
+cinchResult_t cinch_rendezvous_cancelled(const cinch_rendezvous *seat) {
+    bool cancelled =
+        (seat->cancel && atomic_load(seat->cancel)) || (seat->also && atomic_load(seat->also));
+    return cancelled ? cinch_meeting_cancelled() : cinchSuccess;
+}
+
+void cinch_rendezvous_also(cinch_rendezvous *seat, const _Atomic bool *cancel) {
+    seat->also = cancel;
+}
 
 /* The first failure stays; it is logged once. */
 static cinchResult_t fail_seat(cinch_rendezvous *seat, cinchResult_t code, const char *why) {
@@ -120,11 +134,27 @@ static bool act(cinch_rendezvous *seat, cinch_frame_type wanted, cinchResult_t *
         uint32_t code;
         memcpy(&code, seat->text, sizeof code);
         seat->text[le64toh(seat->head.bytes)] = 0;
+        seat->head_got = seat->body_got = 0;
+        if (le32toh(code) == cinchInProgress && !seat->joined) {
+            *result = cinchInProgress;
+            return false;
+        }
         *result = fail_seat(seat, (cinchResult_t)le32toh(code), seat->text + sizeof code);
         if (*result == cinchSuccess) *result = cinchRemoteError; /* no code of ours */
     }
     seat->head_got = seat->body_got = 0;
     return type == wanted;
+}
+
+/* Waits for bytes: 0, ETIMEDOUT, or ECANCELED. */
+static int wait_for_bytes(const cinch_rendezvous *seat, uint64_t deadline_ns) {
+    for (;;) {
+        uint64_t until = cinch_now_ns() + CANCEL_MS * MS;
+        bool last = !seat->cancel || until >= deadline_ns;
+        int err = cinch_wait(seat->fd, POLLIN, last ? deadline_ns : until);
+        if (err && cinch_rendezvous_cancelled(seat) != cinchSuccess) return ECANCELED;
+        if (!err || last) return err;
+    }
 }
 
 /* Reads until the wanted frame is here (its body of `bytes` goes into `into`), or, with wanted 0,
@@ -152,7 +182,9 @@ static cinchResult_t hear(cinch_rendezvous *seat, cinch_frame_type wanted, void 
             continue;
         }
         if (result != cinchSuccess || !wanted) return result;
-        if (cinch_wait(seat->fd, POLLIN, deadline_ns))
+        int err = wait_for_bytes(seat, deadline_ns);
+        if (err == ECANCELED) return cinchInvalidUsage;
+        if (err)
             return fail_seat(seat, cinchRemoteError,
                              "the meeting point does not answer: its host or process is stuck, or "
                              "the connection broke");
@@ -174,19 +206,22 @@ static int send_frame(cinch_rendezvous *seat, cinch_frame_type type, const void 
 }
 
 /* The hello, with what all ranks must agree on. */
-static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_settings *settings,
-                               const char *refusal, uint64_t deadline_ns) {
+static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_joining *joining,
+                               uint64_t deadline_ns) {
     size_t room = 4096, length;
     char *body = NULL;
+    const char *refusal = joining->refusal;
+    const char *left_out = joining->reunion ? joining->reunion->left_out : "";
     size_t refusal_bytes = refusal ? strnlen(refusal, CINCH_ERROR_TEXT - 32) : 0;
+    size_t tail = refusal_bytes + 1 + strlen(left_out) + 1;
     for (;;) {
-        char *grown = realloc(body, sizeof(cinch_hello) + room + refusal_bytes + 1);
+        char *grown = realloc(body, sizeof(cinch_hello) + room + tail);
         if (!grown) {
             free(body);
             return cinch_fail_errno(ENOMEM, "no memory for the settings");
         }
         body = grown;
-        length = cinch_settings_agreed(settings, body + sizeof(cinch_hello), room);
+        length = cinch_settings_agreed(joining->settings, body + sizeof(cinch_hello), room);
         if (length <= room) break;
         room = length;
     }
@@ -194,6 +229,7 @@ static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_settings *set
     cinch_hello hello = {.protocol = htole32(CINCH_PROTOCOL),
                          .rank = htole32((uint32_t)seat->rank),
                          .nranks = htole32((uint32_t)seat->nranks),
+                         .member = htole32(joining->reunion ? joining->reunion->member : 0),
                          .left_ms = htole64(now < deadline_ns ? (deadline_ns - now) / MS : 0),
                          .timeout_ms = htole64(seat->timeout_ms)};
     snprintf(hello.release, sizeof hello.release, "%s", CINCH_RELEASE);
@@ -201,13 +237,14 @@ static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_settings *set
     char *end = body + sizeof hello + length;
     if (refusal) memcpy(end, refusal, refusal_bytes);
     end[refusal_bytes] = 0;
-    size_t bytes = sizeof hello + length + refusal_bytes + 1;
+    memcpy(end + refusal_bytes + 1, left_out, strlen(left_out) + 1);
+    size_t bytes = sizeof hello + length + tail;
     if (bytes <= CINCH_HELLO_MAX_BYTES) /* an error shows up in the answer */
         send_frame(seat, CINCH_FRAME_HELLO, body, bytes, deadline_ns);
     free(body);
     if (bytes > CINCH_HELLO_MAX_BYTES)
-        return cinch_fail(cinchInvalidUsage, "the settings are longer than %u bytes in all",
-                          CINCH_HELLO_MAX_BYTES);
+        return cinch_fail(cinchInvalidUsage, "the settings%s are longer than %u bytes in all",
+                          joining->reunion ? " and the list of ranks" : "", CINCH_HELLO_MAX_BYTES);
     return cinchSuccess;
 }
 
@@ -219,6 +256,9 @@ static cinchResult_t host(const cinch_settings *settings, cinch_meeting *meeting
         cinch_meeting_resolve(settings, meeting, true, note);
         return cinch_server_start(meeting, timeout_ms, note);
     }
+    if (meeting->kind == CINCH_MEET_REUNION)
+        return cinch_server_start(meeting, timeout_ms,
+                                  "ranks are counted as in the new communicator");
     CINCH_TRY(cinch_random(meeting->token, sizeof meeting->token));
     CINCH_TRY(cinch_random(meeting->secret, sizeof meeting->secret));
     if (cinch_handshake_available())
@@ -233,29 +273,69 @@ static cinchResult_t host(const cinch_settings *settings, cinch_meeting *meeting
 }
 
 static void free_seat(cinch_rendezvous *seat) {
+    cinch_close(seat->standby.listener);
+    free(seat->standby.address);
     pthread_mutex_destroy(&seat->send_lock);
     explicit_bzero(seat->secret, sizeof seat->secret);
     free(seat);
 }
 
 /* Reaches the meeting point and waits there for the others. */
-static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_settings *settings,
-                               cinch_meeting *meeting, const char *refusal, uint64_t deadline_ns) {
+static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_joining *joining,
+                               cinch_meeting *meeting, uint64_t deadline_ns) {
     cinch_go go;
-    CINCH_TRY(
-        cinch_meeting_reach(settings, meeting, seat->rank, deadline_ns, &seat->fd, &seat->server));
+    CINCH_TRY(cinch_meeting_reach(joining->settings, meeting, seat->rank, deadline_ns, seat->cancel,
+                                  &seat->fd, &seat->server));
     memcpy(seat->secret, meeting->secret, sizeof seat->secret);
-    CINCH_TRY(say_hello(seat, settings, refusal, deadline_ns));
+    CINCH_TRY(say_hello(seat, joining, deadline_ns));
+    seat->spoken = true;
     CINCH_TRY(hear(seat, CINCH_FRAME_GO, &go, sizeof go, deadline_ns + GRACE_MS * MS));
     seat->host_rank = (int32_t)le32toh((uint32_t)go.host_rank);
     seat->parted = seat->host_rank < 0;
     seat->joined = true;
+    if (meeting->kind == CINCH_MEET_REUNION)
+        cinch_meeting_hash(seat->secret, sizeof seat->secret, "cinch reunited", meeting->secret,
+                           sizeof meeting->secret, go.salt, sizeof go.salt);
     return cinchSuccess;
+}
+
+static void leave_seat(cinch_rendezvous *seat) {
+    if (seat->fd >= 0 && cinch_rendezvous_cancelled(seat) != cinchSuccess)
+        cinch_rendezvous_abort(seat, "it called cinchCommAbort");
+    cinch_close(seat->fd);
+    if (seat->server) cinch_server_exit(seat->server);
+    seat->fd = -1;
+    seat->server = NULL;
+}
+
+/* Again and again where an earlier reunion is about to end at the same place. */
+static cinchResult_t find_seat(cinch_rendezvous *seat, const cinch_joining *joining,
+                               cinch_meeting *meeting, uint64_t deadline_ns) {
+    for (;;) {
+        cinchResult_t result = take_seat(seat, joining, meeting, deadline_ns);
+        if (result != cinchInProgress) return result;
+        leave_seat(seat);
+        if (cinch_now_ns() >= deadline_ns)
+            return cinch_fail(cinchRemoteError,
+                              "rank 0 shrinks the communicator in another way, and was waited for "
+                              "in vain for %llu ms",
+                              (unsigned long long)seat->timeout_ms);
+        struct timespec rest = {.tv_nsec = AGAIN_MS * 1000 * 1000};
+        nanosleep(&rest, NULL);
+    }
 }
 
 cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchUniqueId *id,
                                     int rank, int nranks, const char *refusal,
                                     cinch_rendezvous **out) {
+    cinch_joining joining = {
+        .settings = settings, .id = id, .rank = rank, .nranks = nranks, .refusal = refusal};
+    return cinch_rendezvous_join_as(&joining, out);
+}
+
+cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rendezvous **out) {
+    int rank = joining->rank, nranks = joining->nranks;
+    const cinch_settings *settings = joining->settings;
     if (nranks < 1 || nranks > CINCH_RANKS_MAX)
         return cinch_fail(cinchInvalidArgument, "nranks is %d: 1 to %d are accepted", nranks,
                           CINCH_RANKS_MAX);
@@ -263,11 +343,18 @@ cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchU
         return cinch_fail(cinchInvalidArgument, "rank is %d: 0 to %d are accepted", rank,
                           nranks - 1);
     cinch_meeting meeting;
-    CINCH_TRY(cinch_meeting_of(settings, id, &meeting));
+    CINCH_TRY(cinch_meeting_of(settings, joining->id, &meeting));
+    if (joining->reunion) {
+        meeting.nranks = nranks;
+        meeting.listener = joining->reunion->listener;
+        meeting.member = joining->reunion->member;
+        meeting.left_out = joining->reunion->left_out;
+    }
     cinch_rendezvous *seat = calloc(1, sizeof *seat);
     if (!seat) return cinch_fail_errno(ENOMEM, "no memory for a seat at the rendezvous");
     pthread_mutex_init(&seat->send_lock, NULL);
-    seat->fd = seat->host_rank = -1;
+    seat->fd = seat->host_rank = seat->standby.listener = -1;
+    seat->cancel = joining->cancel;
     seat->rank = rank;
     seat->nranks = nranks;
     seat->pid = (int)getpid();
@@ -277,13 +364,15 @@ cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchU
 
     bool hosts = rank == 0 && meeting.kind != CINCH_MEET_OWN;
     cinchResult_t result = hosts ? host(settings, &meeting, seat->timeout_ms) : cinchSuccess;
-    if (result == cinchSuccess) result = take_seat(seat, settings, &meeting, refusal, deadline_ns);
+    if (result == cinchSuccess) result = find_seat(seat, joining, &meeting, deadline_ns);
     if (hosts && meeting.kind == CINCH_MEET_FILE) cinch_meeting_forget(&meeting);
     if (hosts && result != cinchSuccess && !seat->server) cinch_server_cancel(meeting.token);
     explicit_bzero(&meeting, sizeof meeting);
     if (result != cinchSuccess) {
-        cinch_close(seat->fd);
-        if (seat->server) cinch_server_exit(seat->server);
+        /* Nobody else may come, then: no meeting point stays behind. */
+        if (!seat->spoken && cinch_rendezvous_cancelled(seat) != cinchSuccess)
+            cinch_rendezvous_forget(joining->id);
+        leave_seat(seat);
         free_seat(seat);
         return result;
     }
@@ -368,6 +457,10 @@ const uint8_t *cinch_rendezvous_secret(const cinch_rendezvous *seat) {
 
 bool cinch_rendezvous_may_listen(const cinch_rendezvous *seat) {
     return seat->may_listen;
+}
+
+cinch_standby *cinch_rendezvous_standby(const cinch_rendezvous *seat) {
+    return (cinch_standby *)(uintptr_t)&seat->standby;
 }
 
 void cinch_rendezvous_place(const cinch_rendezvous *seat, int *rank, int *nranks,

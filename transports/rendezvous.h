@@ -9,10 +9,12 @@
 #ifndef CINCH_TRANSPORTS_RENDEZVOUS_H_
 #define CINCH_TRANSPORTS_RENDEZVOUS_H_
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/settings.h"
+#include "transports/address.h"
 #include "transports/handshake.h"
 
 typedef struct cinch_rendezvous cinch_rendezvous; /* one rank's seat */
@@ -26,6 +28,60 @@ cinchResult_t cinch_rendezvous_id(const cinch_settings *settings, cinchUniqueId 
 cinchResult_t cinch_rendezvous_join(const cinch_settings *settings, const cinchUniqueId *id,
                                     int rank, int nranks, const char *refusal,
                                     cinch_rendezvous **out);
+
+/* The same, with more. */
+typedef struct cinch_reunion cinch_reunion;
+typedef struct cinch_joining {
+    const cinch_settings *settings;
+    const cinchUniqueId *id;
+    int rank, nranks;
+    const char *refusal;
+    const _Atomic bool *cancel; /* NULL, or looked at in all waits of the seat: once it is true they
+                                   fail with InvalidUsage. It lives as long as the seat */
+    const cinch_reunion *reunion; /* NULL, or where the id came from */
+} cinch_joining;
+cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rendezvous **out);
+
+/* Ends the meeting point of an id that this process has made and that nobody will use. Another
+ * process's, or one whose ranks have all joined, is left alone. */
+void cinch_rendezvous_forget(const cinchUniqueId *id);
+
+/* A second such flag, or NULL, for what the calling thread does next; only that thread then uses
+ * the seat. */
+void cinch_rendezvous_also(cinch_rendezvous *rendezvous, const _Atomic bool *cancel);
+
+/* Success, or InvalidUsage where the seat's waits are cancelled. */
+cinchResult_t cinch_rendezvous_cancelled(const cinch_rendezvous *rendezvous);
+
+/* ---- ranks that meet again without the others ----
+ *
+ * The meeting point lives in one process, which may be among the dead. So that any part of the
+ * ranks can form a new communicator whatever has failed, the ranks know beforehand where their
+ * lowest one can be met: on one host by a name that follows from the secret, else also at an
+ * address that every rank listens at all the time. */
+
+/* Opens this rank's address: bytes are for cinch_rendezvous_met_at, zero where there can be none.
+ */
+cinchResult_t cinch_rendezvous_stand_by(cinch_rendezvous *rendezvous,
+                                        const cinch_settings *settings,
+                                        uint8_t bytes[CINCH_ADDRESS_BYTES]);
+
+/* Keeps rank's address. */
+cinchResult_t cinch_rendezvous_met_at(cinch_rendezvous *rendezvous, int rank,
+                                      const uint8_t bytes[CINCH_ADDRESS_BYTES]);
+
+struct cinch_reunion {
+    cinchUniqueId id; /* good in this process only */
+    uint32_t member;  /* this rank's number among the old ones */
+    int listener;     /* of the rank that will be 0, else -1 */
+    char *left_out;   /* "1,4-6" */
+};
+
+/* Where the ranks with left_out[r] == 0 meet, this one among them. Needs nothing of the others, and
+ * may be called while other threads use the seat. */
+cinchResult_t cinch_rendezvous_reunite(const cinch_rendezvous *rendezvous, const uint8_t *left_out,
+                                       cinch_reunion *reunion);
+void cinch_reunion_free(cinch_reunion *reunion);
 
 /* all[r*bytes ..] = rank r's mine. Collective; blocks, at most the init timeout. bytes is the same
  * on every rank (a difference is an error on every rank) and at most 1 MiB. */

@@ -146,8 +146,13 @@ static cinchResult_t not_reached(const attempt *a) {
                      : "nothing answers");
 }
 
+cinchResult_t cinch_meeting_cancelled(void) {
+    return cinch_fail_quiet(cinchInvalidUsage, "the communicator was aborted");
+}
+
 cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting *meeting, int rank,
-                                  uint64_t deadline_ns, int *fd, cinch_server **server) {
+                                  uint64_t deadline_ns, const _Atomic bool *cancel, int *fd,
+                                  cinch_server **server) {
     attempt a = {.settings = settings,
                  .meeting = meeting,
                  .rank = rank,
@@ -155,6 +160,7 @@ cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting 
                  .patience_ms = PATIENCE_FIRST_MS};
     uint64_t resolve_ns = 0, backoff_ms = 1;
     for (;;) {
+        if (cancel && atomic_load(cancel)) return cinch_meeting_cancelled();
         if (prepare(&a, &resolve_ns) && try_all(&a, fd, server)) return cinchSuccess;
         if (a.fatal) return cinchInvalidUsage;
         uint64_t now = cinch_now_ns();

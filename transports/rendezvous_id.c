@@ -88,8 +88,8 @@ static void plain_hash(uint8_t *out, size_t out_bytes, const void *part, size_t 
     }
 }
 
-static void hash(uint8_t *out, size_t out_bytes, const char *label, const void *part,
-                 size_t part_bytes, const void *part2, size_t part2_bytes) {
+void cinch_meeting_hash(uint8_t *out, size_t out_bytes, const char *label, const void *part,
+                        size_t part_bytes, const void *part2, size_t part2_bytes) {
     if (!cinch_handshake_available() ||
         !cinch_derive(out, out_bytes, label, part, part_bytes, part2, part2_bytes))
         plain_hash(out, out_bytes, part, part_bytes, part2, part2_bytes);
@@ -150,10 +150,10 @@ static cinchResult_t meet_by_setting(const cinch_settings *settings, uint32_t in
     uint8_t number[4] = {(uint8_t)index, (uint8_t)(index >> 8), (uint8_t)(index >> 16),
                          (uint8_t)(index >> 24)};
     size_t used = (size_t)snprintf(place + length, sizeof place - length, "/%u", index) + length;
-    hash(meeting->token, sizeof meeting->token, "cinch meeting point", place, used, secret,
-         meeting->port ? 0 : bytes);
-    hash(meeting->secret, sizeof meeting->secret, "cinch secret", secret, bytes, number,
-         sizeof number);
+    cinch_meeting_hash(meeting->token, sizeof meeting->token, "cinch meeting point", place, used,
+                       secret, meeting->port ? 0 : bytes);
+    cinch_meeting_hash(meeting->secret, sizeof meeting->secret, "cinch secret", secret, bytes,
+                       number, sizeof number);
     explicit_bzero(secret, sizeof secret);
     return cinchSuccess;
 }
@@ -162,7 +162,7 @@ uint32_t cinch_meeting_next_index(void) {
     return atomic_load(&comm_id_calls);
 }
 
-static void write_id(const cinch_meeting *meeting, cinchUniqueId *id) {
+void cinch_meeting_write(const cinch_meeting *meeting, cinchUniqueId *id) {
     id_layout layout = {
         .version = ID_VERSION, .kind = (uint8_t)meeting->kind, .has_secret = meeting->has_secret};
     memcpy(layout.magic, id_magic, sizeof id_magic);
@@ -180,7 +180,7 @@ cinchResult_t cinch_rendezvous_id(const cinch_settings *settings, cinchUniqueId 
         /* A value that does not parse must not use up a number. */
         CINCH_TRY(meet_by_setting(settings, 0, &meeting));
         CINCH_TRY(meet_by_setting(settings, atomic_fetch_add(&comm_id_calls, 1), &meeting));
-        write_id(&meeting, id);
+        cinch_meeting_write(&meeting, id);
         return cinchSuccess;
     }
     memset(&meeting, 0, sizeof meeting);
@@ -195,7 +195,7 @@ cinchResult_t cinch_rendezvous_id(const cinch_settings *settings, cinchUniqueId 
     else
         note = "this build has no libsodium, so that only ranks of this host can join";
     CINCH_TRY(cinch_server_start(&meeting, cinch_meeting_timeout_ms(settings), note));
-    write_id(&meeting, id);
+    cinch_meeting_write(&meeting, id);
     return cinchSuccess;
 }
 
@@ -204,14 +204,14 @@ cinchResult_t cinch_meeting_of(const cinch_settings *settings, const cinchUnique
     id_layout layout;
     memcpy(&layout, id, sizeof layout);
     if (memcmp(layout.magic, id_magic, sizeof id_magic) != 0 || layout.version != ID_VERSION ||
-        layout.kind < CINCH_MEET_OWN || layout.kind > CINCH_MEET_FILE ||
+        layout.kind < CINCH_MEET_OWN || layout.kind > CINCH_MEET_REUNION ||
         layout.addresses > CINCH_ID_ADDRESSES)
         return cinch_fail(cinchInvalidArgument,
                           "the unique id is none that cinchGetUniqueId of this release has made");
     memset(meeting, 0, sizeof *meeting);
     uint32_t index = 0;
     for (int i = 0; i < 4; i++) index |= (uint32_t)layout.index[i] << (8 * i);
-    if (layout.kind != CINCH_MEET_OWN) {
+    if (layout.kind == CINCH_MEET_HOST || layout.kind == CINCH_MEET_FILE) {
         if (!settings->comm_id[0])
             return cinch_fail(cinchInvalidUsage,
                               "the unique id was made with CINCH_COMM_ID, which is not set here");
@@ -225,8 +225,8 @@ cinchResult_t cinch_meeting_of(const cinch_settings *settings, const cinchUnique
                               "CINCH_SECRET_FILE than is set here");
         return cinchSuccess;
     }
-    meeting->kind = CINCH_MEET_OWN;
-    meeting->has_secret = true;
+    meeting->kind = (cinch_meeting_kind)layout.kind;
+    meeting->has_secret = layout.has_secret;
     memcpy(meeting->token, layout.token, sizeof layout.token);
     memcpy(meeting->secret, layout.secret, sizeof layout.secret);
     for (int i = 0; i < layout.addresses; i++)
@@ -240,9 +240,18 @@ const char *cinch_meeting_name(const cinch_meeting *meeting, char *text, size_t 
         snprintf(text, room, "CINCH_COMM_ID file:%s", meeting->path);
     else if (meeting->kind == CINCH_MEET_HOST)
         snprintf(text, room, "CINCH_COMM_ID %s:%u", meeting->host, meeting->port);
+    else if (meeting->kind == CINCH_MEET_REUNION)
+        snprintf(text, room, "the new meeting point of the ranks that are left");
     else
         snprintf(text, room, "the process that made the unique id");
     return text;
+}
+
+void cinch_rendezvous_forget(const cinchUniqueId *id) {
+    id_layout layout;
+    memcpy(&layout, id, sizeof layout);
+    if (!memcmp(layout.magic, id_magic, sizeof id_magic) && layout.kind == CINCH_MEET_OWN)
+        cinch_server_cancel(layout.token);
 }
 
 uint64_t cinch_meeting_timeout_ms(const cinch_settings *settings) {

@@ -75,11 +75,32 @@ static bool list_seats(const cinch_server *server, seats *s) {
     return true;
 }
 
+/* The next reunion will be at the same place. */
+static void put_off(cinch_conn *conn) {
+    cinch_packet *later = make_verdict(cinchInProgress, "another reunion is under way here");
+    send_verdict(conn, later);
+    if (later) cinch_packet_drop(later);
+}
+
+void cinch_rules_end(cinch_server *server) {
+    for (cinch_conn *conn = server->conns; conn && server->left_out; conn = conn->next)
+        if (conn->state == CINCH_CONN_HELLO) put_off(conn);
+}
+
+/* Who has heard of a reunion's failure and comes again means the next one. */
+static void note_heard(cinch_server *server, const cinch_conn *conn) {
+    uint32_t *grown = realloc(server->heard, (server->heards + 1) * sizeof *grown);
+    if (!grown) return; /* it hears of the same failure once more */
+    server->heard = grown;
+    server->heard[server->heards++] = conn->hello.member;
+}
+
 /* Tells every rank; the first cause wins. Those of this process last: it may end when they know. */
 static void fail_all(cinch_server *server, cinchResult_t code, const char *sentence) {
     if (server->state == CINCH_FAILED) return;
     seats s;
-    if (server->state == CINCH_FORMING && server->hellos && list_seats(server, &s)) {
+    bool expected = server->hellos || server->left_out;
+    if (server->state == CINCH_FORMING && expected && list_seats(server, &s)) {
         /* Those that are still on their way shall hear it too. */
         server->awaited = (int)server->most;
         for (uint32_t i = 0; i < s.count; i++)
@@ -87,12 +108,15 @@ static void fail_all(cinch_server *server, cinchResult_t code, const char *sente
         server->linger_ns = cinch_now_ns() + cinch_rendezvous_tune.linger_ms * MS;
         free(s.at);
     }
+    cinch_server_shut(server);
     server->state = CINCH_FAILED;
     server->verdict = make_verdict(code, sentence);
     for (int memory = 0; memory < 2; memory++)
         for (cinch_conn *conn = server->conns; conn; conn = conn->next)
-            if (conn->state == CINCH_CONN_SEAT && conn->memory == (memory == 1))
+            if (conn->state == CINCH_CONN_SEAT && conn->memory == (memory == 1)) {
+                if (server->left_out) note_heard(server, conn);
                 send_verdict(conn, server->verdict);
+            }
 }
 
 static void __attribute__((format(printf, 3, 4)))
@@ -118,7 +142,7 @@ static void name_missing(const seats *s, uint32_t nranks, char *text, size_t roo
         missing += next - rank;
         const char *comma = used ? "," : "";
         if (used + 32 > sizeof list) {
-            if (used < sizeof list - 4) used += (size_t)snprintf(list + used, 5, ",...");
+            if (used < sizeof list - 4) snprintf(list + used, 5, ",...");
             used = sizeof list;
         } else if (last > rank + 1) {
             used += (size_t)snprintf(list + used, sizeof list - used, "%s%u-%u", comma, rank, last);
@@ -206,19 +230,26 @@ static void start(cinch_server *server, const seats *s) {
     cinch_go body = {.host_rank = (int32_t)htole32((uint32_t)-1)};
     for (uint32_t i = s->count; i-- > 0;)
         if (s->at[i]->memory) body.host_rank = (int32_t)htole32(s->at[i]->hello.rank);
+    if (cinch_random(body.salt, sizeof body.salt) != cinchSuccess) {
+        fail_with(server, cinchSystemError, "the meeting point has no random numbers");
+        return;
+    }
     cinch_packet *packet = cinch_packet_make(CINCH_FRAME_GO, sizeof body);
     if (!packet) {
         fail_with(server, cinchSystemError, "the meeting point has no memory left");
         return;
     }
     memcpy(packet->data + sizeof(cinch_frame), &body, sizeof body);
+    cinch_server_close_listeners(server);
+    cinch_server_shut(server);
     server->state = CINCH_FORMED;
     server->nranks = (int)s->count;
     server->parted = (int32_t)le32toh((uint32_t)body.host_rank) < 0;
-    cinch_server_close_listeners(server);
     for (cinch_conn *conn = server->conns; conn; conn = conn->next)
         if (conn->state == CINCH_CONN_SEAT)
             cinch_conn_send(conn, packet);
+        else if (server->left_out && conn->state == CINCH_CONN_HELLO)
+            put_off(conn);
         else
             conn->state = CINCH_CONN_DEAD;
     cinch_packet_drop(packet);
@@ -268,7 +299,12 @@ void cinch_rules_time(cinch_server *server, uint64_t now) {
     if (server->state == CINCH_FORMED && server->gathered && now >= server->gather_ns)
         give_up_gather(server);
     if (server->state == CINCH_FORMING && server->cancelled)
-        fail_with(server, cinchRemoteError, "rank 0 could not open the meeting point");
+        fail_with(server, cinchRemoteError,
+                  "the meeting point was given up by the process that opened it");
+    if (server->state == CINCH_FAILED && server->cancelled && server->left_out) {
+        cinch_server_close_listeners(server);
+        server->awaited = 0;
+    }
     if (server->state != CINCH_FORMING) return;
     if (server->hellos && (uint32_t)server->hellos >= server->fewest && !server->settled_ns)
         server->settled_ns = (uint32_t)server->hellos >= server->most
@@ -300,6 +336,7 @@ static bool read_hello(cinch_conn *conn) {
     hello->protocol = le32toh(hello->protocol);
     hello->rank = le32toh(hello->rank);
     hello->nranks = le32toh(hello->nranks);
+    hello->member = le32toh(hello->member);
     hello->left_ms = le64toh(hello->left_ms);
     hello->timeout_ms = le64toh(hello->timeout_ms);
     hello->release[sizeof hello->release - 1] = 0;
@@ -312,7 +349,42 @@ static bool read_hello(cinch_conn *conn) {
     conn->body = NULL;
     conn->settings = text;
     conn->refusal = text + first + 1;
+    size_t second = first + 1 + strlen(conn->refusal);
+    conn->left_out = second + 1 < room ? text + second + 1 : "";
     return true;
+}
+
+/* Whether "1,4-6" has the rank. */
+static bool lists(const char *list, unsigned long rank) {
+    while (*list) {
+        char *end;
+        unsigned long first = strtoul(list, &end, 10), last = first;
+        if (*end == '-') last = strtoul(end + 1, &end, 10);
+        if (rank >= first && rank <= last) return true;
+        if (end == list || *end != ',') return false;
+        list = end + 1;
+    }
+    return false;
+}
+
+/* A reunion's place may be used for one after the other, and not by the same ranks: who is early
+ * for the next one comes again. Two ranks that are in both would have to agree on which is first.
+ */
+static bool belongs(cinch_server *server, cinch_conn *conn) {
+    bool same = !strcmp(conn->left_out, server->left_out);
+    bool again = server->state == CINCH_FORMED;
+    for (size_t i = 0; i < server->heards; i++) again |= server->heard[i] == conn->hello.member;
+    if (same && !again) return true;
+    if (server->state == CINCH_FORMING && !lists(server->left_out, conn->hello.member)) {
+        fail_with(server, cinchInvalidUsage,
+                  "cinchCommShrink: rank %u excludes %.150s, rank %u excludes %.150s: all ranks "
+                  "that are left give the same list",
+                  server->member, server->left_out[0] ? server->left_out : "nobody",
+                  conn->hello.member, conn->left_out[0] ? conn->left_out : "nobody");
+        return false;
+    }
+    put_off(conn);
+    return false;
 }
 
 static void on_hello(cinch_server *server, cinch_conn *conn) {
@@ -323,6 +395,7 @@ static void on_hello(cinch_server *server, cinch_conn *conn) {
     }
     conn->state = CINCH_CONN_SEAT;
     conn->deadline_ns = 0;
+    if (server->left_out && !belongs(server, conn)) return;
     if (server->state == CINCH_FORMED) {
         cinch_packet *late = make_verdict(
             cinchInvalidUsage, "the unique id was used before: every communicator needs its own");
@@ -343,6 +416,7 @@ static void on_hello(cinch_server *server, cinch_conn *conn) {
     server->hellos++;
     if (server->state == CINCH_FAILED) {
         server->awaited--;
+        if (server->left_out) note_heard(server, conn);
         send_verdict(conn, server->verdict);
     }
 }

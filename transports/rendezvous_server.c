@@ -121,7 +121,15 @@ void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]) {
     pthread_mutex_unlock(&lock);
 }
 
+void cinch_server_shut(cinch_server *server) {
+    pthread_mutex_lock(&lock);
+    server->open = false;
+    pthread_mutex_unlock(&lock);
+}
+
 static void free_server(cinch_server *server) {
+    free(server->left_out);
+    free(server->heard);
     explicit_bzero(server->secret, sizeof server->secret);
     free(server);
 }
@@ -142,6 +150,7 @@ bool cinch_server_finish(cinch_server *server) {
     if (!empty) return false;
 
     cinch_server_close_listeners(server);
+    cinch_rules_end(server);
     while (server->conns) {
         cinch_conn *conn = server->conns;
         server->conns = conn->next;
@@ -193,6 +202,14 @@ static cinchResult_t listen_unix(cinch_server *server, uint64_t timeout_ms) {
 static void listen_tcp(cinch_server *server, cinch_meeting *meeting) {
     char text[CINCH_ADDRESS_TEXT];
     int kept = 0;
+    if (meeting->kind == CINCH_MEET_REUNION) { /* it has been listening all the time */
+        int fd;
+        if (!meeting->addresses || cinch_duplicate(meeting->listener, &fd)) return;
+        server->listen[0] = meeting->address[0];
+        server->listen_fd[0] = fd;
+        server->listeners = 1;
+        return;
+    }
     for (int i = 0; i < meeting->addresses; i++) {
         cinch_address *address = &meeting->address[i];
         bool retry = cinch_address_port(address) != 0;
@@ -245,8 +262,14 @@ static cinchResult_t open_server(cinch_server *server, cinch_meeting *meeting,
 
 cinchResult_t cinch_server_start(cinch_meeting *meeting, uint64_t timeout_ms, const char *note) {
     pthread_once(&fork_once, watch_forks);
+    bool again = meeting->kind == CINCH_MEET_REUNION;
     pthread_mutex_lock(&lock);
-    bool there = find(meeting->token) != NULL;
+    cinch_server *before = find(meeting->token);
+    bool there = before && (before->open || !again);
+    if (before && !there) { /* its failure need not reach more ranks: they come here now */
+        before->cancel = true;
+        wake(before);
+    }
     pthread_mutex_unlock(&lock);
     if (there) return cinchSuccess; /* rank 0 joins twice: the server will say so */
 
@@ -256,11 +279,17 @@ cinchResult_t cinch_server_start(cinch_meeting *meeting, uint64_t timeout_ms, co
     memcpy(server->secret, meeting->secret, sizeof server->secret);
     snprintf(server->note, sizeof server->note, "%s", note);
     server->kind = meeting->kind;
+    server->open = true;
+    server->left_out = again ? strdup(meeting->left_out) : NULL;
+    server->member = meeting->member;
+    server->most = again ? (uint32_t)meeting->nranks : 0;
     server->pid = (int)getpid();
     server->unix_fd = server->wake_fd = -1;
     server->timeout_ms = timeout_ms;
     server->deadline_ns = cinch_now_ns() + timeout_ms * MS;
-    cinchResult_t result = open_server(server, meeting, timeout_ms);
+    cinchResult_t result = again && !server->left_out
+                               ? cinch_fail_errno(ENOMEM, "no memory for the meeting point")
+                               : open_server(server, meeting, timeout_ms);
     if (result != cinchSuccess) {
         cinch_server_close_listeners(server);
         cinch_close(server->wake_fd);

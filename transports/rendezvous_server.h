@@ -60,10 +60,10 @@ typedef struct cinch_conn {
 
     cinch_queued *out, **out_end;
 
-    /* From the hello on. settings and refusal point into hello_body. */
+    /* From the hello on. settings and what follows point into hello_body. */
     cinch_hello hello;
     unsigned char *hello_body;
-    const char *settings, *refusal;
+    const char *settings, *refusal, *left_out;
     unsigned char *part; /* of the all-gather under way; NULL: not given yet */
     uint64_t part_bytes;
 } cinch_conn;
@@ -77,10 +77,15 @@ struct cinch_server {
     char note[CINCH_NOTE_TEXT];
     pthread_t thread;
     int pid, wake_fd;
+    uint32_t member; /* a reunion: the old number of the rank that hosts it, */
+    char *left_out;  /* and whom that leaves out; else NULL */
+    uint32_t *heard; /* and the old numbers of those that were told of its failure */
+    size_t heards;
 
     /* Under the process's lock. */
     cinch_conn *handed;
     int seats_here;
+    bool open; /* neither formed nor failed */
     bool ended, cancel;
 
     bool cancelled; /* the thread has seen it */
@@ -125,6 +130,7 @@ void cinch_rules_frame(cinch_server *server, cinch_conn *conn);  /* a whole fram
 void cinch_rules_lost(cinch_server *server, cinch_conn *conn);   /* a rank's connection ended */
 void cinch_rules_time(cinch_server *server, uint64_t now);       /* once per round */
 uint64_t cinch_rules_next(const cinch_server *server);           /* the next such; 0: none */
+void cinch_rules_end(cinch_server *server);                      /* nothing comes after it */
 bool cinch_rules_done(const cinch_server *server, uint64_t now); /* nobody is left */
 
 /* rendezvous_server.c: moves a connection to another server of this process whose token it shows;
@@ -132,6 +138,9 @@ bool cinch_rules_done(const cinch_server *server, uint64_t now); /* nobody is le
 bool cinch_server_route(const cinch_server *from, const uint8_t token[CINCH_TOKEN_BYTES],
                         cinch_conn *conn);
 cinch_conn *cinch_server_take_handed(cinch_server *server);
+
+/* Nobody can join any more: a reunion's next server may begin. */
+void cinch_server_shut(cinch_server *server);
 
 /* Ends, unless something was handed over just now: false. On true all is closed and the server may
  * not be touched any more. */

@@ -15,7 +15,7 @@
 #include "transports/rendezvous_wire.h"
 
 #define MS ((uint64_t)1000000)
-enum { WORD_BYTES = 16, TICK_MS = 1000 };
+enum { WORD_BYTES = 16, TICK_MS = 100 };
 
 /* What the all-gather carries: where a rank listens, and the word without which it does not. */
 typedef struct card {
@@ -163,7 +163,8 @@ static cinchResult_t turn(exchange *x) {
                           "%llu ms",
                           x->awaited, (unsigned long long)x->timeout_ms);
     uint64_t left_ms = (x->deadline_ns - now) / MS + 1;
-    if (poll(p, 2 + 2 * n, left_ms < TICK_MS ? (int)left_ms : TICK_MS) <= 0) return cinchSuccess;
+    if (poll(p, 2 + 2 * n, left_ms < TICK_MS ? (int)left_ms : TICK_MS) <= 0)
+        return cinch_rendezvous_cancelled(x->seat);
     if (p[1].revents) accept_all(x);
     for (size_t r = 0; r < n; r++) {
         if (p[2 + r].revents) CINCH_TRY(take_answer(x, (int)r));

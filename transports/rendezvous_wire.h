@@ -3,6 +3,7 @@
 #ifndef CINCH_TRANSPORTS_RENDEZVOUS_WIRE_H_
 #define CINCH_TRANSPORTS_RENDEZVOUS_WIRE_H_
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +17,12 @@
 #define CINCH_GATHER_MAX_BYTES (1u << 20)
 #define CINCH_RANKS_MAX 65536
 
-typedef enum { CINCH_MEET_OWN = 1, CINCH_MEET_HOST, CINCH_MEET_FILE } cinch_meeting_kind;
+typedef enum {
+    CINCH_MEET_OWN = 1, /* in the process that made the id */
+    CINCH_MEET_HOST,    /* CINCH_COMM_ID: in rank 0's, as in the following */
+    CINCH_MEET_FILE,
+    CINCH_MEET_REUNION /* of ranks that were together before: may be used again and again */
+} cinch_meeting_kind;
 
 /* A meeting point: what a unique id names. The token is public, the secret is not. */
 typedef struct cinch_meeting {
@@ -30,11 +36,22 @@ typedef struct cinch_meeting {
     char path[512]; /* CINCH_MEET_FILE */
     cinch_address address[CINCH_MEETING_ADDRESSES];
     int addresses;
+    /* CINCH_MEET_REUNION, what the server needs. */
+    int nranks, listener;
+    uint32_t member;
+    const char *left_out;
 } cinch_meeting;
 
 /* The meeting point of an id; host and path come from the settings, as on every rank. */
 cinchResult_t cinch_meeting_of(const cinch_settings *settings, const cinchUniqueId *id,
                                cinch_meeting *meeting);
+
+/* An id of a reunion. */
+void cinch_meeting_write(const cinch_meeting *meeting, cinchUniqueId *id);
+
+/* out follows from label and parts, and tells nothing about them. */
+void cinch_meeting_hash(uint8_t *out, size_t out_bytes, const char *label, const void *part,
+                        size_t part_bytes, const void *part2, size_t part2_bytes);
 
 /* The number of the next id that CINCH_COMM_ID gives in this process. */
 uint32_t cinch_meeting_next_index(void);
@@ -64,12 +81,14 @@ const char *cinch_meeting_name(const cinch_meeting *meeting, char *text, size_t 
 /* Frames: a head and a body, all numbers little-endian. */
 #define CINCH_FRAME_MAGIC 0x31565243u /* CRV1 */
 typedef enum {
-    CINCH_FRAME_HELLO = 1, /* rank to server: cinch_hello, settings text, refusal, each with NUL */
+    CINCH_FRAME_HELLO = 1, /* rank to server: cinch_hello, settings text, refusal, and in a reunion
+                              who is left out, each with NUL */
     CINCH_FRAME_GATHER,    /* rank to server: this rank's part */
     CINCH_FRAME_ABORT,     /* rank to server: why, no NUL */
     CINCH_FRAME_LEAVE,     /* rank to server */
     CINCH_FRAME_GO,        /* server to rank: cinch_go */
-    CINCH_FRAME_FAILED,    /* server to rank: code (4 bytes), sentence, no NUL */
+    CINCH_FRAME_FAILED,    /* server to rank: code (4 bytes), sentence, no NUL; InProgress: come
+                              again, in a reunion */
     CINCH_FRAME_GATHERED,  /* server to rank: all parts */
     CINCH_FRAME_PARTING    /* server to rank: its process may now end in good order */
 } cinch_frame_type;
@@ -81,7 +100,8 @@ typedef struct cinch_frame {
 
 #define CINCH_PROTOCOL 1
 typedef struct cinch_hello {
-    uint32_t protocol, rank, nranks, unused;
+    uint32_t protocol, rank, nranks;
+    uint32_t member;              /* in a reunion: the old rank */
     uint64_t left_ms, timeout_ms; /* until this rank gives up; its whole time */
     char release[16];
 } cinch_hello;
@@ -89,9 +109,10 @@ typedef struct cinch_hello {
 typedef struct cinch_go {
     int32_t host_rank; /* a rank in the server's process; -1: none, and the process may end */
     uint32_t unused;
+    uint8_t salt[16]; /* tells the secrets of repeated reunions apart */
 } cinch_go;
 
-_Static_assert(sizeof(cinch_frame) == 16 && sizeof(cinch_hello) == 48 && sizeof(cinch_go) == 8,
+_Static_assert(sizeof(cinch_frame) == 16 && sizeof(cinch_hello) == 48 && sizeof(cinch_go) == 24,
                "wire layouts have no padding");
 
 #define CINCH_HELLO_MAX_BYTES (1u << 18)
@@ -115,7 +136,8 @@ socklen_t cinch_meeting_unix(const uint8_t token[CINCH_TOKEN_BYTES], struct sock
 typedef struct cinch_server cinch_server;
 cinchResult_t cinch_server_start(cinch_meeting *meeting, uint64_t timeout_ms, const char *note);
 
-/* Ends this process's server for the token, where its ranks have not all joined yet. */
+/* Ends this process's server for the token, where its ranks have not all joined yet, or still waits
+ * for ranks that shall hear of its failure. */
 void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]);
 
 /* Takes a seat with this process's server for the token: a connected descriptor, and *server, which
@@ -126,12 +148,24 @@ bool cinch_server_enter(const uint8_t token[CINCH_TOKEN_BYTES], int *fd, cinch_s
 void cinch_server_exit(cinch_server *server);
 
 /* Connects to the meeting point, again and again until deadline_ns. fd (cinch_close), and server
- * where it is in this process, else NULL. rank and timeout_ms are for the sentences. */
+ * where it is in this process, else NULL. rank is for the sentences. cancel: NULL, or InvalidUsage
+ * when that is true. */
 cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting *meeting, int rank,
-                                  uint64_t deadline_ns, int *fd, cinch_server **server);
+                                  uint64_t deadline_ns, const _Atomic bool *cancel, int *fd,
+                                  cinch_server **server);
+
+/* The one sentence about that. */
+cinchResult_t cinch_meeting_cancelled(void);
+
+/* What a seat keeps for reunions. */
+typedef struct cinch_standby {
+    int listener;                            /* -1: none */
+    uint8_t (*address)[CINCH_ADDRESS_BYTES]; /* [nranks], or NULL: nobody has one */
+} cinch_standby;
+struct cinch_rendezvous;
+cinch_standby *cinch_rendezvous_standby(const struct cinch_rendezvous *rendezvous);
 
 /* For the exchange of descriptors. */
-struct cinch_rendezvous;
 void cinch_rendezvous_place(const struct cinch_rendezvous *rendezvous, int *rank, int *nranks,
                             uint64_t *timeout_ms);
 

@@ -254,6 +254,7 @@ static cinchResult_t serve_all(connecting *c) {
         p[2 + i] = (struct pollfd){.fd = has_socket ? k->fd : -1, .events = k->events};
     }
     int ready = poll(p, (nfds_t)c->conns + 2, TICK_MS);
+    CINCH_TRY(cinch_rendezvous_cancelled(c->rendezvous));
     if (ready == 0 || p[1].revents) CINCH_TRY(cinch_rendezvous_check(c->rendezvous));
     if (ready <= 0) return cinchSuccess;
     for (int i = 0; i < c->conns; i++)

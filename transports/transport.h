@@ -20,6 +20,7 @@ typedef struct cinch_msg {
     void *data;   /* set by the caller */
     size_t bytes; /* set by the caller; a receive: the room, and when done what came */
     uint64_t tag; /* set by the caller */
+    bool exact;   /* set by the caller; a receive: less than the room is an error too */
     size_t moved; /* the transport's, as all below but done */
     struct cinch_msg *next;
     uint32_t check;

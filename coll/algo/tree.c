@@ -5,7 +5,7 @@
 #include "coll/algo.h"
 
 static const char *supports(const cinch_call *call) {
-    if (call->encoded) return "it would quantize once per level; twostep and exchange take codecs";
+    if (call->encoded) return "it would quantize once per level";
     if (call->nranks < 2) return "it needs two ranks or more";
     return NULL;
 }
@@ -70,6 +70,44 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
         }
 }
 
+/* Broadcast and reduce: one tree, in the order of ranks from the root on. */
+static double cost_one(const cinch_call *call) {
+    return levels(call->nranks) * cinch_cost_step(call) +
+           (call->nranks == 2 ? 1.0 : 2.0) * (double)call->bytes * cinch_cost_byte(call);
+}
+
+static void build_broadcast(cinch_builder *b, cinch_schedule *s, int rank, int n,
+                            const cinch_call *call) {
+    place p = place_of((rank - call->root + n) % n, n);
+    cinch_ref out = cinch_ref_of(CINCH_OUT, 0), in = cinch_ref_of(CINCH_IN, 0);
+    if (!cinch_build_begin(b, s, rank, n, 1)) return;
+    if (p.parent >= 0) {
+        cinch_build_recv(b, (p.parent + call->root) % n, 0, out);
+        cinch_build_lag(b, 2); /* receives run ahead, so that the wire never waits */
+    }
+    for (int c = 0; c < p.children; c++)
+        cinch_build_send(b, (p.child[c] + call->root) % n, 0, p.parent < 0 ? in : out);
+    if (p.parent < 0) cinch_build_copy(b, out, in);
+}
+
+static void build_reduce(cinch_builder *b, cinch_schedule *s, int rank, int n,
+                         const cinch_call *call) {
+    place p = place_of((rank - call->root + n) % n, n);
+    cinch_ref in = cinch_ref_of(CINCH_IN, 0), out = cinch_ref_of(CINCH_OUT, 0);
+    cinch_ref sum[3] = {in}, up = cinch_ref_of(CINCH_BOX, 0);
+    bool root = p.parent < 0;
+    if (!cinch_build_begin(b, s, rank, n, 1)) return;
+    for (int c = 0; c < p.children; c++) {
+        sum[1 + c] = cinch_ref_slot(CINCH_BOX, c, 0);
+        cinch_build_recv(b, (p.child[c] + call->root) % n, 0, sum[1 + c]);
+    }
+    if (p.children) {
+        cinch_build_lag(b, 2);
+        cinch_build_reduce(b, root ? CINCH_FINAL : 0, root ? &out : &up, 1, sum, 1 + p.children);
+    }
+    if (!root) cinch_build_send(b, (p.parent + call->root) % n, 0, p.children ? up : in);
+}
+
 const cinch_algo cinch_algo_tree = {
     .name = "tree",
     .supports = supports,
@@ -79,3 +117,17 @@ const cinch_algo cinch_algo_tree = {
     .part_bytes = (size_t)64 << 10,
     .least_bytes = (size_t)16 << 10,
 };
+
+#define ROW(NAME, COLLECTIVE)                                                                      \
+    const cinch_algo cinch_algo_##NAME##_tree = {                                                  \
+        .name = "tree",                                                                            \
+        .collective = COLLECTIVE,                                                                  \
+        .supports = supports,                                                                      \
+        .cost = cost_one,                                                                          \
+        .build = build_##NAME,                                                                     \
+        .parts = cinch_parts_one,                                                                  \
+        .part_bytes = (size_t)64 << 10,                                                            \
+        .least_bytes = (size_t)16 << 10,                                                           \
+    }
+ROW(broadcast, CINCH_BROADCAST);
+ROW(reduce, CINCH_REDUCE);

@@ -5,6 +5,7 @@
  * windows, into the result and the window; (3) copy the others' results. A part's place in the
  * window carries inputs first, then the owner's result, because the owner stages no input of its
  * own part.
+ * A reduce is the same, but only the root copies results.
  * Mapped, where the peers' buffers can be reached: each rank reduces its part from all inputs and
  * writes it to all outputs, with no staging. */
 #include "coll/algo.h"
@@ -38,11 +39,7 @@ static void build_mapped(cinch_builder *b, cinch_schedule *s, int rank, int n) {
         if (q != rank) cinch_build_wait(b, 0, q);
 }
 
-static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
-    if (call->mapped) {
-        build_mapped(b, s, rank, n);
-        return;
-    }
+static void build_staged(cinch_builder *b, cinch_schedule *s, int rank, int n, bool gets) {
     if (!cinch_build_begin(b, s, rank, n, n)) return;
     s->stage_slots = 4;
     s->stage_region = CINCH_STAGE_LARGE;
@@ -59,15 +56,33 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
         if (q != rank) cinch_build_wait(b, 0, q);
         src[q] = q == rank ? cinch_ref_of(CINCH_IN, q) : cinch_ref_rank(CINCH_STAGE, q, rank);
     }
-    cinch_build_reduce(b, CINCH_FINAL, dst, 2, src, n);
+    cinch_build_reduce(b, CINCH_FINAL, gets ? dst : &mine, gets ? 2 : 1, src, n);
     cinch_build_post(b, 1);
 
     cinch_build_lag(b, 2);
     for (int i = 1; i < n; i++) {
         int q = (rank + i) % n;
         cinch_build_wait(b, 1, q);
-        cinch_build_copy(b, cinch_ref_of(CINCH_OUT, q), cinch_ref_rank(CINCH_STAGE, q, q));
+        if (gets)
+            cinch_build_copy(b, cinch_ref_of(CINCH_OUT, q), cinch_ref_rank(CINCH_STAGE, q, q));
     }
+}
+
+static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
+    if (call->mapped)
+        build_mapped(b, s, rank, n);
+    else
+        build_staged(b, s, rank, n, true);
+}
+
+static void build_reduce(cinch_builder *b, cinch_schedule *s, int rank, int n,
+                         const cinch_call *call) {
+    build_staged(b, s, rank, n, rank == call->root);
+}
+
+static double cost_reduce(const cinch_call *call) {
+    double bytes = (double)call->bytes, n = call->nranks;
+    return 0.6 + bytes * (2 + (n - 1) / n) * 3e-5;
 }
 
 const cinch_algo cinch_algo_twoshot = {
@@ -79,5 +94,17 @@ const cinch_algo cinch_algo_twoshot = {
     .part_bytes = (size_t)128 << 10,
     .least_bytes = (size_t)16 << 10,
     .round_most = CINCH_LARGE_SLOT / 2,
-    .maps = true,
+    .maps_from = 1,
+};
+
+const cinch_algo cinch_algo_reduce_twoshot = {
+    .name = "twoshot",
+    .collective = CINCH_REDUCE,
+    .supports = supports,
+    .cost = cost_reduce,
+    .build = build_reduce,
+    .parts = cinch_parts_ranks,
+    .part_bytes = (size_t)128 << 10,
+    .least_bytes = (size_t)16 << 10,
+    .round_most = CINCH_LARGE_SLOT / 2,
 };

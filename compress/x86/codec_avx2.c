@@ -2,21 +2,13 @@
 /* AVX2 kernels of the int8 and bf16 codecs. Multiplications and additions stay separate, so that
  * the results are the reference's bits. */
 #include <immintrin.h>
+#include <math.h>
 
 #include "compress/codec_kernels.h"
-
-/* How far ahead of a block its successors are fetched: two reads of a block in a row keep the
- * hardware's own prefetcher from running ahead far enough. */
-#define PREFETCH_BYTES 4096
 
 static inline __m256 load_value(const float *src, const float *residual, size_t i) {
     __m256 v = _mm256_loadu_ps(src + i);
     return residual ? _mm256_add_ps(v, _mm256_loadu_ps(residual + i)) : v;
-}
-
-static inline void prefetch_block(const float *src, size_t len) {
-    for (size_t i = 0; i < len; i += 16)
-        _mm_prefetch((const char *)(src + i) + PREFETCH_BYTES, _MM_HINT_T0);
 }
 
 /* The bits of the largest magnitude; len is a multiple of 32. */
@@ -45,6 +37,19 @@ typedef struct rounding {
     __m256 inverse, scale;
     __m256i key_low, key_high, index;
 } rounding;
+
+static inline rounding make_rounding(bool stochastic, const cinch_int8_random *random, float scale,
+                                     float inverse) {
+    rounding r = {.inverse = _mm256_set1_ps(inverse), .scale = _mm256_set1_ps(scale)};
+    if (stochastic) {
+        const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        uint64_t key = cinch_int8_block_key(random->key, random->index);
+        r.key_low = _mm256_set1_epi32((int)(uint32_t)key);
+        r.key_high = _mm256_set1_epi32((int)(uint32_t)(key >> 32));
+        r.index = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)(uint32_t)random->index));
+    }
+    return r;
+}
 
 /* floor(x + u) for the 8 elements from i on; see cinch_int8_random16 and round_random. */
 static inline __m256i round_random(const rounding *r, __m256 x, size_t i) {
@@ -87,58 +92,28 @@ static inline void encode_block(const rounding *r, bool stochastic, const float 
     }
 }
 
-/* The next block's largest magnitude is looked for before this block is rounded: what it takes to
- * make a scale of it then runs beside the rounding. */
-static inline void encode_blocks(const cinch_int8_params *params, bool stochastic,
-                                 cinch_int8_random *random, const float *src, float *residual,
-                                 size_t whole, unsigned char *codes, unsigned char *scales,
-                                 uint64_t *nonfinite) {
-    const size_t block = params->block;
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    uint32_t max = whole ? largest(src, residual, block) : 0, next = 0;
-    for (size_t i = 0; i < whole; i += block, scales += 4, random->index += block, max = next) {
-        float *left = residual ? residual + i : NULL;
-        prefetch_block(src + i, block);
-        if (residual) prefetch_block(left, block);
-        if (i + block < whole)
-            next = largest(src + i + block, residual ? left + block : NULL, block);
-        float inverse, scale = cinch_int8_scale(max, &inverse);
-        memcpy(scales, &scale, 4);
-        if (__builtin_expect(max >= CINCH_INF_BITS, 0)) {
-            memset(codes + i, 0, block);
-            ++*nonfinite;
-            continue;
-        }
-        rounding r = {.inverse = _mm256_set1_ps(inverse), .scale = _mm256_set1_ps(scale)};
-        if (stochastic) {
-            uint64_t key = cinch_int8_block_key(random->key, random->index);
-            r.key_low = _mm256_set1_epi32((int)(uint32_t)key);
-            r.key_high = _mm256_set1_epi32((int)(uint32_t)(key >> 32));
-            r.index = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)(uint32_t)random->index));
-        }
-        encode_block(&r, stochastic, src + i, left, block, codes + i);
-    }
-}
-
-static void int8_encode(const cinch_int8_params *params, const cinch_int8_random *random,
-                        const float *src, float *residual, size_t count, unsigned char *codes,
-                        unsigned char *scales, uint64_t *nonfinite) {
-    size_t whole = count - count % params->block;
-    cinch_int8_random place = *random;
-    if (params->stochastic)
-        encode_blocks(params, true, &place, src, residual, whole, codes, scales, nonfinite);
-    else if (residual)
-        encode_blocks(params, false, &place, src, residual, whole, codes, scales, nonfinite);
-    else
-        encode_blocks(params, false, &place, src, NULL, whole, codes, scales, nonfinite);
-    cinch_int8_encode_reference(params, &place, src + whole, residual ? residual + whole : NULL,
-                                count - whole, codes + whole, scales + 4 * (whole / params->block),
-                                nonfinite);
-}
-
 static inline __m256 decode8(const unsigned char *codes, __m256 scale) {
     __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)codes));
     return _mm256_mul_ps(_mm256_cvtepi32_ps(q), scale);
+}
+
+static inline void put(const float *init, float *dst, size_t i, __m256 value) {
+    if (init) value = _mm256_add_ps(_mm256_loadu_ps(init + i), value);
+    _mm256_storeu_ps(dst + i, value);
+}
+
+/* 16 elements, by one shuffle for 8, which is cheaper than to extend their signs: the codes get to
+ * the top of 32-bit lanes, where they are 2^24 times as large, and the scale as much smaller. */
+static inline void decode_high(const unsigned char *codes, __m256 scale, const float *init,
+                               float *dst) {
+    const __m256i first =
+        _mm256_setr_epi8(-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1, 4,
+                         -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7);
+    const __m256i second = _mm256_or_si256(first, _mm256_set1_epi32(8 << 24));
+    __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
+    __m256i a = _mm256_shuffle_epi8(all, first), b = _mm256_shuffle_epi8(all, second);
+    put(init, dst, 0, _mm256_mul_ps(_mm256_cvtepi32_ps(a), scale));
+    put(init, dst, 8, _mm256_mul_ps(_mm256_cvtepi32_ps(b), scale));
 }
 
 /* One encoding onto init, or alone. */
@@ -149,12 +124,15 @@ static inline void decode_one(uint32_t block, const unsigned char *codes,
         float factor;
         memcpy(&factor, scales, 4);
         __m256 scale = _mm256_set1_ps(factor);
-        for (size_t e = i; e < i + block; e += 32) {
-            for (size_t v = e; v < e + 32; v += 8) {
-                __m256 value = decode8(codes + v, scale);
-                if (init) value = _mm256_add_ps(_mm256_loadu_ps(init + v), value);
-                _mm256_storeu_ps(dst + v, value);
-            }
+        size_t e = i, end = i + block;
+        if (fabsf(factor) < 0x1p-102f) { /* 2^-24 of it may be inexact */
+            for (; e < end; e += 8) put(init, dst, e, decode8(codes + e, scale));
+            continue;
+        }
+        scale = _mm256_mul_ps(scale, _mm256_set1_ps(0x1p-24f));
+        for (; e < end; e += 32) {
+            decode_high(codes + e, scale, init ? init + e : NULL, dst + e);
+            decode_high(codes + e + 16, scale, init ? init + e + 16 : NULL, dst + e + 16);
         }
     }
 }
@@ -178,24 +156,6 @@ static void decode_many(uint32_t block, int n, const void *const *wire, size_t c
         }
         for (int v = 0; v < 4; v++) _mm256_storeu_ps(dst + i + 8 * v, sum[v]);
     }
-}
-
-static void int8_decode_add(uint32_t block, int n, const void *const *wire, size_t count,
-                            size_t first, size_t len, const float *init, float *dst) {
-    size_t whole = len - len % block;
-    if (n == 1) {
-        const unsigned char *codes = (const unsigned char *)wire[0] + first;
-        const unsigned char *scales = (const unsigned char *)wire[0] + count + 4 * (first / block);
-        if (init)
-            decode_one(block, codes, scales, whole, init, dst);
-        else
-            decode_one(block, codes, scales, whole, NULL, dst);
-    } else {
-        decode_many(block, n, wire, count, first, whole, init, dst);
-    }
-    if (whole < len)
-        cinch_int8_decode_add_reference(block, n, wire, count, first + whole, len - whole,
-                                        init ? init + whole : NULL, dst + whole);
 }
 
 /* 8 rounded elements in the low halves of 32-bit lanes. */
@@ -241,13 +201,7 @@ static inline size_t encode_bf16(const float *src, float *residual, size_t count
     return i;
 }
 
-static void bf16_encode(const float *src, float *residual, size_t count, unsigned char *wire,
-                        uint64_t *nonfinite) {
-    size_t done = residual ? encode_bf16(src, residual, count, wire, nonfinite)
-                           : encode_bf16(src, NULL, count, wire, nonfinite);
-    cinch_bf16_encode_reference(src + done, residual ? residual + done : NULL, count - done,
-                                wire + 2 * done, nonfinite);
-}
+#include "compress/x86/codec_loop.h"
 
 static inline __m256 decode_bf16(const void *wire, size_t i) {
     __m128i halves = _mm_loadu_si128((const __m128i *)((const char *)wire + 2 * i));

@@ -6,8 +6,6 @@
 #include "compress/codec_kernels.h"
 #include "compress/topk_fast.h"
 
-#define PREFETCH_BYTES 4096
-
 static inline __m512 load_value(const float *src, const float *residual, size_t i) {
     __m512 v = _mm512_loadu_ps(src + i);
     return residual ? _mm512_add_ps(v, _mm512_loadu_ps(residual + i)) : v;
@@ -15,11 +13,6 @@ static inline __m512 load_value(const float *src, const float *residual, size_t 
 
 static inline __m512i magnitude(__m512 v) {
     return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)CINCH_ABS_BITS));
-}
-
-static inline void prefetch_block(const float *src, size_t len) {
-    for (size_t i = 0; i < len; i += 16)
-        _mm_prefetch((const char *)(src + i) + PREFETCH_BYTES, _MM_HINT_T0);
 }
 
 /* The bits of the largest magnitude; len is a multiple of 64. */
@@ -44,6 +37,20 @@ typedef struct rounding {
     __m512 inverse, scale;
     __m512i key_low, key_high, index;
 } rounding;
+
+static inline rounding make_rounding(bool stochastic, const cinch_int8_random *random, float scale,
+                                     float inverse) {
+    rounding r = {.inverse = _mm512_set1_ps(inverse), .scale = _mm512_set1_ps(scale)};
+    if (stochastic) {
+        const __m512i lanes =
+            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        uint64_t key = cinch_int8_block_key(random->key, random->index);
+        r.key_low = _mm512_set1_epi32((int)(uint32_t)key);
+        r.key_high = _mm512_set1_epi32((int)(uint32_t)(key >> 32));
+        r.index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)(uint32_t)random->index));
+    }
+    return r;
+}
 
 /* floor(x + u) for the 16 elements from i on; see cinch_int8_random16 and round_random. */
 static inline __m512i round_random(const rounding *r, __m512 x, size_t i) {
@@ -84,60 +91,6 @@ static inline void encode_block(const rounding *r, bool stochastic, const float 
         __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         _mm512_storeu_si512(codes + i, _mm512_permutexvar_epi32(order, packed));
     }
-}
-
-/* The next block's largest magnitude is looked for before this block is rounded: what it takes to
- * make a scale of it then runs beside the rounding. */
-static inline void encode_blocks(const cinch_int8_params *params, bool stochastic,
-                                 cinch_int8_random *random, const float *src, float *residual,
-                                 size_t whole, unsigned char *codes, unsigned char *scales,
-                                 uint64_t *nonfinite) {
-    const size_t block = params->block;
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    uint32_t max = whole ? largest(src, residual, block) : 0, next = 0;
-    for (size_t i = 0; i < whole; i += block, scales += 4, random->index += block, max = next) {
-        float *left = residual ? residual + i : NULL;
-        prefetch_block(src + i, block);
-        if (residual) prefetch_block(left, block);
-        if (i + block < whole)
-            next = largest(src + i + block, residual ? left + block : NULL, block);
-        float inverse, scale = cinch_int8_scale(max, &inverse);
-        memcpy(scales, &scale, 4);
-        if (__builtin_expect(max >= CINCH_INF_BITS, 0)) {
-            memset(codes + i, 0, block);
-            ++*nonfinite;
-            continue;
-        }
-        rounding r = {.inverse = _mm512_set1_ps(inverse), .scale = _mm512_set1_ps(scale)};
-        if (stochastic) {
-            uint64_t key = cinch_int8_block_key(random->key, random->index);
-            r.key_low = _mm512_set1_epi32((int)(uint32_t)key);
-            r.key_high = _mm512_set1_epi32((int)(uint32_t)(key >> 32));
-            r.index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)(uint32_t)random->index));
-        }
-        encode_block(&r, stochastic, src + i, left, block, codes + i);
-    }
-}
-
-static void int8_encode(const cinch_int8_params *params, const cinch_int8_random *random,
-                        const float *src, float *residual, size_t count, unsigned char *codes,
-                        unsigned char *scales, uint64_t *nonfinite) {
-    if (params->block < 64) {
-        cinch_codec_kernels_avx2.int8_encode(params, random, src, residual, count, codes, scales,
-                                             nonfinite);
-        return;
-    }
-    size_t whole = count - count % params->block;
-    cinch_int8_random place = *random;
-    if (params->stochastic)
-        encode_blocks(params, true, &place, src, residual, whole, codes, scales, nonfinite);
-    else if (residual)
-        encode_blocks(params, false, &place, src, residual, whole, codes, scales, nonfinite);
-    else
-        encode_blocks(params, false, &place, src, NULL, whole, codes, scales, nonfinite);
-    cinch_int8_encode_reference(params, &place, src + whole, residual ? residual + whole : NULL,
-                                count - whole, codes + whole, scales + 4 * (whole / params->block),
-                                nonfinite);
 }
 
 static inline __m512 decode16(const unsigned char *codes, __m512 scale) {
@@ -189,24 +142,6 @@ static void decode_many(uint32_t block, int n, const void *const *wire, size_t c
     }
 }
 
-static void int8_decode_add(uint32_t block, int n, const void *const *wire, size_t count,
-                            size_t first, size_t len, const float *init, float *dst) {
-    size_t whole = len - len % block;
-    if (n == 1) {
-        const unsigned char *codes = (const unsigned char *)wire[0] + first;
-        const unsigned char *scales = (const unsigned char *)wire[0] + count + 4 * (first / block);
-        if (init)
-            decode_one(block, codes, scales, whole, init, dst);
-        else
-            decode_one(block, codes, scales, whole, NULL, dst);
-    } else {
-        decode_many(block, n, wire, count, first, whole, init, dst);
-    }
-    if (whole < len)
-        cinch_int8_decode_add_reference(block, n, wire, count, first + whole, len - whole,
-                                        init ? init + whole : NULL, dst + whole);
-}
-
 /* 16 elements rounded to bf16 in the low halves of 32-bit lanes. */
 static inline __m512i round_to_bf16(__m512 v) {
     __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
@@ -236,12 +171,17 @@ static inline size_t encode_bf16(const float *src, float *residual, size_t count
     return i;
 }
 
-static void bf16_encode(const float *src, float *residual, size_t count, unsigned char *wire,
-                        uint64_t *nonfinite) {
-    size_t done = residual ? encode_bf16(src, residual, count, wire, nonfinite)
-                           : encode_bf16(src, NULL, count, wire, nonfinite);
-    cinch_bf16_encode_reference(src + done, residual ? residual + done : NULL, count - done,
-                                wire + 2 * done, nonfinite);
+#include "compress/x86/codec_loop.h"
+
+/* Blocks of 32 are shorter than a step here. */
+static void int8_encode_wide(const cinch_int8_params *params, const cinch_int8_random *random,
+                             const float *src, float *residual, size_t count, unsigned char *codes,
+                             unsigned char *scales, uint64_t *nonfinite) {
+    if (params->block < 64)
+        cinch_codec_kernels_avx2.int8_encode(params, random, src, residual, count, codes, scales,
+                                             nonfinite);
+    else
+        int8_encode(params, random, src, residual, count, codes, scales, nonfinite);
 }
 
 static inline __m512 decode_bf16(const void *wire, size_t i) {
@@ -301,7 +241,7 @@ static void topk_select(const float *src, float *residual, size_t len, size_t k,
 
 const cinch_codec_kernels cinch_codec_kernels_avx512 = {
     .isa = "avx512",
-    .int8_encode = int8_encode,
+    .int8_encode = int8_encode_wide,
     .int8_decode_add = int8_decode_add,
     .bf16_encode = bf16_encode,
     .bf16_decode_add = bf16_decode_add,

@@ -193,8 +193,10 @@ cinchResult_t cinchGetUniqueId(cinchUniqueId *uniqueId);
  * or on any rank, or the ranks disagree. SystemError: network. RemoteError: a rank failed. */
 cinchResult_t cinchCommInitRank(cinchComm_t *comm, int nranks, cinchUniqueId commId, int rank);
 
-/* As cinchCommInitRank, with options; config may be NULL. Non-blocking communicators
- * (config->blocking 0) are refused with InvalidUsage in this version. */
+/* As cinchCommInitRank, with options; config may be NULL. With config->blocking 0 it returns
+ * cinchInProgress at once, and so do the calls on the communicator that would wait (a stream that
+ * is NULL included); cinchCommGetAsyncError tells when all of that is complete. *comm is set on
+ * return and can be aborted at any time. */
 cinchResult_t cinchCommInitRankConfig(cinchComm_t *comm, int nranks, cinchUniqueId commId, int rank,
                                       cinchConfig_t *config);
 
@@ -202,8 +204,36 @@ cinchResult_t cinchCommInitRankConfig(cinchComm_t *comm, int nranks, cinchUnique
  * devlist may be NULL; without CUDA devices its entries are not looked at. */
 cinchResult_t cinchCommInitAll(cinchComm_t *comms, int ndev, const int *devlist);
 
+/* As cinchCommInitRankConfig, with nId ids (1 <= nId <= nranks), the same in the same order on
+ * every rank. The ranks meet at the first; the others are let go where they were made. */
+cinchResult_t cinchCommInitRankScalable(cinchComm_t *newcomm, int nranks, int myrank, int nId,
+                                        cinchUniqueId *commIds, cinchConfig_t *config);
+
+/* Makes communicators out of comm: the ranks that give the same color (>= 0) are together, in the
+ * order of key and, where that is alike, of their rank in comm. CINCH_SPLIT_NOCOLOR: *newcomm is
+ * NULL. config NULL: the parent's. Collective over comm, which is not disturbed; not in a group
+ * with collectives. config->splitShare has no effect: nothing is shared. InvalidArgument: newcomm
+ * is NULL, or color is negative. Else as cinchCommInitRank. */
+cinchResult_t cinchCommSplit(cinchComm_t comm, int color, int key, cinchComm_t *newcomm,
+                             cinchConfig_t *config);
+
+/* Makes a communicator of the ranks that are not in excludeRanksList, in their order. Only those
+ * call it, all with the same list. shrinkFlags CINCH_SHRINK_DEFAULT: comm is healthy and stays as
+ * it is. CINCH_SHRINK_ABORT: first stops what runs on comm, which may have failed, and which serves
+ * only for cinchCommDestroy or cinchCommAbort after that. config NULL: the parent's.
+ * InvalidArgument: a rank in the list is out of range, there twice, or this one, or nobody is left;
+ * another flag. RemoteError: the ranks cannot reach each other any more. */
+cinchResult_t cinchCommShrink(cinchComm_t comm, int *excludeRanksList, int excludeRanksCount,
+                              cinchComm_t *newcomm, cinchConfig_t *config, int shrinkFlags);
+
+/* Stops this rank's operations on comm, which fail with InvalidUsage, as every later one does;
+ * every rank calls it. Split, shrink (with CINCH_SHRINK_ABORT) and destroy serve after it.
+ * revokeFlags is CINCH_REVOKE_DEFAULT, else InvalidArgument. May be called while another thread is
+ * inside an operation of the communicator. */
+cinchResult_t cinchCommRevoke(cinchComm_t comm, int revokeFlags);
+
 /* Waits until this rank's queued operations are complete; the communicator then serves only for
- * cinchCommDestroy. */
+ * cinchCommDestroy. InvalidUsage after cinchCommRevoke. */
 cinchResult_t cinchCommFinalize(cinchComm_t comm);
 
 /* Finalizes where that was not done, and frees the communicator. NULL is InvalidArgument. */
@@ -222,12 +252,33 @@ const char *cinchGetErrorString(cinchResult_t result);
  * call. */
 const char *cinchGetLastError(cinchComm_t comm);
 
-/* The state of the communicator: cinchSuccess, or the code with which an operation on it failed.
- * A failed communicator can only be aborted or destroyed. Does not block. */
+/* The state of the communicator: cinchSuccess, or the code with which an operation on it failed; of
+ * a non-blocking one cinchInProgress while something is under way. A failed communicator can only
+ * be aborted, destroyed or shrunk. Does not block. */
 cinchResult_t cinchCommGetAsyncError(cinchComm_t comm, cinchResult_t *asyncError);
 
 cinchResult_t cinchCommCount(const cinchComm_t comm, int *count);
 cinchResult_t cinchCommUserRank(const cinchComm_t comm, int *rank);
+
+/* The CUDA device of the communicator; without one, as always in this version, InvalidUsage. */
+cinchResult_t cinchCommCuDevice(const cinchComm_t comm, int *device);
+
+/* Tells that `size` bytes at `buff` will be used often. Here it makes error feedback follow the
+ * registration: a reduction whose send buffer begins inside finds its residuals under the order of
+ * registration, as with cinchCommTag. *handle serves for cinchCommDeregister; what is left is
+ * dropped with the communicator. */
+cinchResult_t cinchCommRegister(const cinchComm_t comm, void *buff, size_t size, void **handle);
+cinchResult_t cinchCommDeregister(const cinchComm_t comm, void *handle);
+
+/* Registers memory under a window handle; every rank calls it. On host memory it is valid and
+ * changes nothing. winFlags is CINCH_WIN_DEFAULT or CINCH_WIN_COLL_SYMMETRIC; buff is aligned to
+ * CINCH_WIN_REQUIRED_ALIGNMENT, else InvalidArgument. */
+cinchResult_t cinchCommWindowRegister(cinchComm_t comm, void *buff, size_t size, cinchWindow_t *win,
+                                      int winFlags);
+cinchResult_t cinchCommWindowDeregister(cinchComm_t comm, cinchWindow_t win);
+
+/* Reads the log settings again from the environment. Deprecated, as in NCCL. */
+void cinchResetDebugInit(void);
 
 /* Makes an operator that multiplies this rank's input by *scalar (of type `datatype`, rounded to
  * it) and sums. Good for `comm` and `datatype` only; each rank may have another scalar.
@@ -247,9 +298,64 @@ cinchResult_t cinchAllReduce(const void *sendbuff, void *recvbuff, size_t count,
                              cinchDataType_t datatype, cinchRedOp_t op, cinchComm_t comm,
                              cinchStream_t stream);
 
+/* The other collectives. What is said of cinchAllReduce holds for them: buffers are apart or in
+ * place as given here, count 0 does nothing, and the same errors come back; a root out of range, 0
+ * <= root < nranks, is InvalidArgument. A buffer that a rank does not use may be NULL. */
+
+/* Root's sendbuff, `count` elements, to every rank's recvbuff. In place: the same on the root. */
+cinchResult_t cinchBroadcast(const void *sendbuff, void *recvbuff, size_t count,
+                             cinchDataType_t datatype, int root, cinchComm_t comm,
+                             cinchStream_t stream);
+/* cinchBroadcast in place on every rank. */
+cinchResult_t cinchBcast(void *buff, size_t count, cinchDataType_t datatype, int root,
+                         cinchComm_t comm, cinchStream_t stream);
+
+/* As cinchAllReduce, the result on the root only. In place: the same. */
+cinchResult_t cinchReduce(const void *sendbuff, void *recvbuff, size_t count,
+                          cinchDataType_t datatype, cinchRedOp_t op, int root, cinchComm_t comm,
+                          cinchStream_t stream);
+
+/* Reduces n blocks of recvcount elements from sendbuff; rank r gets block r, recvcount elements. In
+ * place: recvbuff is sendbuff + rank * recvcount. */
+cinchResult_t cinchReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount,
+                                 cinchDataType_t datatype, cinchRedOp_t op, cinchComm_t comm,
+                                 cinchStream_t stream);
+
+/* Every rank's sendcount elements, in rank order, to every recvbuff (n * sendcount). In place:
+ * sendbuff is recvbuff + rank * sendcount. */
+cinchResult_t cinchAllGather(const void *sendbuff, void *recvbuff, size_t sendcount,
+                             cinchDataType_t datatype, cinchComm_t comm, cinchStream_t stream);
+
+/* Block j of this rank's sendbuff becomes block `rank` of rank j's recvbuff; both hold n * count
+ * elements. Never in place. */
+cinchResult_t cinchAlltoAll(const void *sendbuff, void *recvbuff, size_t count,
+                            cinchDataType_t datatype, cinchComm_t comm, cinchStream_t stream);
+
+/* Every rank's `count` elements to the root's recvbuff (n * count), in rank order. In place on the
+ * root: sendbuff is recvbuff + root * count. */
+cinchResult_t cinchGather(const void *sendbuff, void *recvbuff, size_t count,
+                          cinchDataType_t datatype, int root, cinchComm_t comm,
+                          cinchStream_t stream);
+
+/* Block j of the root's sendbuff (n * count) to rank j's recvbuff. In place on the root: recvbuff
+ * is sendbuff + root * count. */
+cinchResult_t cinchScatter(const void *sendbuff, void *recvbuff, size_t count,
+                           cinchDataType_t datatype, int root, cinchComm_t comm,
+                           cinchStream_t stream);
+
+/* One rank to another, which calls the other function with the same datatype and count. Messages
+ * between two ranks go in the order of the calls. The calls of a group make progress together,
+ * after its collectives; outside of a group each is complete before the next begins. peer may be
+ * this rank, within a group.
+ * InvalidArgument: peer out of range. InvalidUsage: the counts differ. */
+cinchResult_t cinchSend(const void *sendbuff, size_t count, cinchDataType_t datatype, int peer,
+                        cinchComm_t comm, cinchStream_t stream);
+cinchResult_t cinchRecv(void *recvbuff, size_t count, cinchDataType_t datatype, int peer,
+                        cinchComm_t comm, cinchStream_t stream);
+
 /* Calls between the outermost start and end are queued per thread and begin together at the end.
- * Errors in arguments return at once; others from cinchGroupEnd. Inits and collectives do not mix
- * in one group. */
+ * Errors in arguments return at once, and again from cinchGroupEnd, which then runs nothing; others
+ * from cinchGroupEnd. Inits, splits and shrinks do not mix with collectives in one group. */
 #ifdef __cplusplus
 cinchResult_t cinchGroupStart();
 cinchResult_t cinchGroupEnd();
@@ -257,6 +363,11 @@ cinchResult_t cinchGroupEnd();
 cinchResult_t cinchGroupStart(void);
 cinchResult_t cinchGroupEnd(void);
 #endif
+
+/* Ends the group as cinchGroupEnd, without running its calls, and estimates their time: simInfo,
+ * begun with CINCH_SIM_INFO_INITIALIZER, gets the sum in seconds by the cost model that also
+ * chooses algorithms. Only the outermost end reports. */
+cinchResult_t cinchGroupSimulateEnd(cinchSimInfo_t *simInfo);
 
 /* Memory that suits the library best: without a CUDA context the same as cinchHostAlloc. */
 cinchResult_t cinchMemAlloc(void **ptr, size_t size);
@@ -296,7 +407,7 @@ cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint
 typedef struct cinchStats {
     size_t size;               /* in: sizeof(cinchStats_t) */
     uint64_t calls;            /* collectives completed */
-    uint64_t bytes;            /* of their send buffers */
+    uint64_t bytes;            /* of their messages: of all blocks where a collective has n */
     uint64_t wire_bytes;       /* handed to transports, our headers included, or read by peers */
     double comm_us;            /* time inside collectives, codecs included */
     double codec_us;           /* of that, encoding and decoding */
@@ -308,8 +419,9 @@ typedef struct cinchStats {
 cinchResult_t cinchCommGetStats(cinchComm_t comm, cinchStats_t *stats);
 
 /* What a collective of `bytes` bytes would do, as JSON: {"op","bytes","dtype","algo","codec",
- * "transport","chunk_bytes","rounds"}. op is "allreduce". *len: in, the room at json; out, the
- * length with the final NUL. json NULL: only the length. InvalidArgument: too little room. */
+ * "transport","chunk_bytes","rounds"}. op and bytes are as in `cinch perf`: where a collective
+ * has n blocks, bytes counts all of them. *len: in, the room at json; out, the length with the
+ * final NUL. json NULL: only the length. InvalidArgument: too little room. */
 cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t bytes,
                                     cinchDataType_t dtype, char *json, size_t *len);
 

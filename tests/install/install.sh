@@ -38,6 +38,7 @@ files)
     wanted='bin/cinch
 include/cinch/cinch.h
 include/cinch/codec.h
+LIB/cinch/nccl/libnccl.so.2
 LIB/cmake/cinch/cinchConfig.cmake
 LIB/cmake/cinch/cinchConfigVersion.cmake
 LIB/cmake/cinch/cinchTargets-CONFIG.cmake

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Measures and checks one all-reduce: one size, type and operator. */
-#include <inttypes.h>
+/* Measures and checks one operation: one size, type, operator and root. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/status.h"
 #include "coll/comm.h"
 #include "compress/dtype.h"
+#include "perf/buffers.h"
 #include "perf/check.h"
 #include "perf/perf.h"
 
@@ -18,90 +17,74 @@
 
 typedef struct job {
     cinch_bench *bench;
+    const cinch_operation *operation;
     cinch_data data;
-    cinchRedOp_t redop;
-    size_t count, bytes;
-    size_t slots, stride;       /* more than one slot only with --cold */
-    size_t next;                /* slot */
-    unsigned char *send, *recv; /* the same in place */
+    cinch_invocation call; /* on slot 0 */
+    size_t bytes;          /* as reported: of the longest buffer */
+    size_t result_bytes;   /* of this rank's */
+    cinch_buffers buffers;
+    size_t next; /* slot */
 } job;
-
-/* Two pools (in place: one) that together are twice the last-level cache, in slots with a page and
- * a line between them, so that neither a neighbour's prefetch nor one cache set serves them all. */
-static void lay_out(job *j) {
-    j->slots = 1;
-    j->stride = j->bytes;
-    if (!j->bench->options->cold) return;
-    size_t pool = cinch_cpu_llc_bytes() * (j->bench->options->in_place ? 2 : 1);
-    j->stride = (j->bytes + 4095) / 4096 * 4096 + 4096 + 64;
-    j->slots = pool / j->stride + 2;
-}
-
-static cinchResult_t allocate(const job *j, unsigned char **buffer) {
-    size_t size = j->slots * j->stride;
-    void *p = NULL;
-    if (j->bench->options->mem_cinch)
-        CINCH_TRY(cinchMemAlloc(&p, size));
-    else
-        p = malloc(size);
-    if (!p) return cinch_fail(cinchSystemError, "out of memory: a buffer of %zu bytes", size);
-    memset(p, 0, size); /* touched: nobody measures page faults, nor the kernel's zero page */
-    *buffer = p;
-    return cinchSuccess;
-}
-
-static void release(const job *j, unsigned char *buffer) {
-    if (j->bench->options->mem_cinch && buffer)
-        cinchMemFree(buffer);
-    else
-        free(buffer);
-}
 
 static cinchResult_t make_redop(job *j) {
     static const cinchRedOp_t redops[] = {cinchSum, cinchProd, cinchMax, cinchMin, cinchAvg};
+    if (j->data.op == CINCH_OP_NONE) return cinchSuccess;
     if (j->data.op != CINCH_OP_MULSUM) {
-        j->redop = redops[j->data.op];
+        j->call.redop = redops[j->data.op];
         return cinchSuccess;
     }
     int scalar = cinch_data_scalar(j->bench->place.rank);
-    return cinchRedOpCreatePreMulSum(&j->redop, j->data.table[scalar], j->data.dtype,
+    return cinchRedOpCreatePreMulSum(&j->call.redop, j->data.table[scalar], j->data.dtype,
                                      cinchScalarHostImmediate, j->bench->comm);
 }
 
 static void job_end(job *j) {
-    if (j->redop >= cinchNumOps) cinchRedOpDestroy(j->redop, j->bench->comm);
-    if (j->send != j->recv) release(j, j->send);
-    release(j, j->recv);
+    if (j->call.redop >= cinchNumOps) cinchRedOpDestroy(j->call.redop, j->bench->comm);
+    cinch_buffers_free(&j->buffers);
 }
 
 /* In place, repeated calls would feed on their own results until those overflow, and infinities and
  * subnormals have other speeds: so in place the timed calls work on zeros. */
-static cinchResult_t job_begin(job *j, cinch_bench *bench, cinchDataType_t dtype, cinch_op op,
-                               uint64_t bytes) {
+static cinchResult_t job_begin(job *j, cinch_bench *bench, const cinch_case *c) {
     const cinch_perf_options *o = bench->options;
-    size_t element = cinch_dtype_size(dtype);
-    *j = (job){.bench = bench};
-    j->count = bytes / element ? bytes / element : 1;
-    j->bytes = j->count * element;
-    cinch_data_setup(&j->data, o->data, &bench->input, bench->place.size, dtype, op);
-    lay_out(j);
+    int n = bench->place.size, rank = bench->place.rank;
+    size_t element = cinch_dtype_size(c->dtype);
+    size_t blocks = (size_t)cinch_total_blocks(o->operation, n);
+    size_t count = c->bytes / blocks / element ? c->bytes / blocks / element : 1;
+    *j = (job){.bench = bench, .operation = o->operation, .bytes = blocks * count * element};
+    j->call = (cinch_invocation){.count = count,
+                                 .dtype = c->dtype,
+                                 .redop = cinchSum,
+                                 .root = c->root,
+                                 .rank = rank,
+                                 .nranks = n};
+    cinch_buffers_shape shape = {.operation = o->operation,
+                                 .rank = rank,
+                                 .nranks = n,
+                                 .root = c->root,
+                                 .count = count,
+                                 .element = element,
+                                 .in_place = o->in_place,
+                                 .cold = o->cold,
+                                 .mem_cinch = o->mem_cinch};
+    cinch_data_setup(&j->data, o->data, &bench->input, n, c->dtype, c->op);
     CINCH_TRY(make_redop(j));
-    CINCH_TRY(allocate(j, &j->recv));
-    if (o->in_place) {
-        j->send = j->recv;
-        return cinchSuccess;
-    }
-    CINCH_TRY(allocate(j, &j->send));
-    cinch_data_fill(&j->data, bench->place.rank, 0, j->count, j->send);
-    for (size_t s = 1; s < j->slots; s++) memcpy(j->send + s * j->stride, j->send, j->bytes);
+    CINCH_TRY(cinch_buffers_make(&j->buffers, &shape));
+    j->call.send = j->buffers.send;
+    j->call.recv = j->buffers.recv;
+    j->result_bytes = j->buffers.recv_bytes;
+    if (!o->in_place) cinch_buffers_fill(&j->buffers, &j->data);
     return cinchSuccess;
 }
 
 static inline cinchResult_t call(job *j) {
-    size_t at = j->next * j->stride;
-    if (++j->next == j->slots) j->next = 0;
-    return cinchAllReduce(j->send + at, j->recv + at, j->count, j->data.dtype, j->redop,
-                          j->bench->comm, NULL);
+    if (j->buffers.slots == 1) return j->operation->call(&j->call, j->bench->comm);
+    cinch_invocation at = j->call;
+    size_t skip = j->next * j->buffers.stride;
+    if (++j->next == j->buffers.slots) j->next = 0;
+    if (at.send) at.send = (const unsigned char *)at.send + skip;
+    if (at.recv) at.recv = (unsigned char *)at.recv + skip;
+    return j->operation->call(&at, j->bench->comm);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -159,8 +142,8 @@ static void plan_text(const char *json, const char *key, char *text, size_t room
 static cinchResult_t read_plan(job *j, cinch_row *row) {
     char json[1024];
     size_t room = sizeof json;
-    CINCH_TRY(
-        cinchCommDescribePlan(j->bench->comm, "allreduce", j->bytes, j->data.dtype, json, &room));
+    CINCH_TRY(cinchCommDescribePlan(j->bench->comm, j->operation->name, j->bytes, j->data.dtype,
+                                    json, &room));
     plan_text(json, "algo", row->algo, sizeof row->algo);
     plan_text(json, "codec", row->codec, sizeof row->codec);
     plan_text(json, "transport", row->transport, sizeof row->transport);
@@ -184,13 +167,11 @@ static cinchResult_t find_plan(job *j, cinch_row *row) {
     return cinchCommSetCodec(comm, NULL);
 }
 
+/* *hash: of this rank's result. */
 static cinchResult_t fresh_call_on(job *j, cinchComm_t comm, uint64_t *hash) {
-    if (j->send == j->recv)
-        cinch_data_fill(&j->data, j->bench->place.rank, 0, j->count, j->recv);
-    else
-        memset(j->recv, 0xa5, j->bytes); /* an earlier result must not pass for this one's */
-    CINCH_TRY(cinchAllReduce(j->send, j->recv, j->count, j->data.dtype, j->redop, comm, NULL));
-    *hash = cinch_data_hash(j->recv, j->bytes);
+    cinch_buffers_prepare(&j->buffers, &j->data);
+    CINCH_TRY(j->operation->call(&j->call, comm));
+    *hash = cinch_data_hash(j->buffers.recv, j->result_bytes);
     return cinchSuccess;
 }
 
@@ -210,28 +191,49 @@ static cinchResult_t fresh_call(job *j, bool compressed, uint64_t *hash) {
     return result;
 }
 
+/* One hash for all results. Where they are not the same, every rank's goes into it. */
+static cinchResult_t hash_all(job *j, cinch_row *row) {
+    uint64_t part[2] = {row->result_hash, (uint64_t)j->call.rank}, sum = 0;
+    if (cinch_same_everywhere(j->operation)) return cinchSuccess;
+    if (j->result_bytes) sum = cinch_data_hash(part, sizeof part);
+    CINCH_TRY(cinchAllReduce(&sum, &sum, 1, cinchUint64, cinchSum, j->bench->exact, NULL));
+    row->result_hash = sum;
+    return cinchSuccess;
+}
+
 /* Brings the ranks' verdicts together. What this rank has seen counts even where the all-reduce
  * that does so is as wrong as the one on trial. */
 static cinchResult_t agree(job *j, cinch_row *row, cinch_verdict *mine, bool repeatable,
                            bool *failed) {
-    enum { HASH, NOT_HASH, WRONG, WIRE, NOT_REPEATABLE, NOT_JUDGED, WORDS };
+    enum { HASH, NOT_HASH, WRONG, WIRE, SPOILT, NOT_REPEATABLE, NOT_JUDGED, WORDS };
     uint64_t hash = row->result_hash;
-    uint64_t word[WORDS] = {hash, ~hash, mine->wrong, row->wire_bytes, !repeatable, !mine->judged};
+    uint64_t word[WORDS] = {hash,        ~hash,       mine->wrong,  row->wire_bytes,
+                            row->spoilt, !repeatable, !mine->judged};
     double error[2] = {mine->rel_l2, mine->max_abs_err};
     cinchComm_t exact = j->bench->exact;
+    *failed = (mine->judged && mine->wrong) || row->spoilt || !repeatable;
     CINCH_TRY(cinchAllReduce(word, word, WORDS, cinchUint64, cinchMax, exact, NULL));
     CINCH_TRY(cinchAllReduce(error, error, 2, cinchFloat64, cinchMax, exact, NULL));
     row->wire_bytes = word[WIRE];
     if (!row->checked) return cinchSuccess;
     row->judged = !word[NOT_JUDGED];
     row->wrong = word[WRONG];
+    row->spoilt = word[SPOILT];
     row->rel_l2 = error[0];
     row->max_abs_err = error[1];
-    row->ranks_identical = word[HASH] == hash && word[NOT_HASH] == ~hash;
+    row->shared = cinch_same_everywhere(j->operation);
+    row->ranks_identical = row->shared && word[HASH] == hash && word[NOT_HASH] == ~hash;
     row->repeatable = !word[NOT_REPEATABLE];
-    *failed = (mine->judged && mine->wrong) || !repeatable || (row->judged && row->wrong) ||
-              !row->ranks_identical || !row->repeatable;
-    return cinchSuccess;
+    *failed |= (row->judged && row->wrong) || row->spoilt || !row->repeatable ||
+               (row->shared && !row->ranks_identical);
+    return hash_all(j, row);
+}
+
+/* Whether a codec of all-reduce rounds twice: at the inputs, and at the sums. What is scattered or
+ * gathered is encoded once. */
+static bool encodes_sums(const job *j, const cinch_row *row) {
+    return cinch_reduces(j->operation) && cinch_same_everywhere(j->operation) &&
+           strcmp(row->algo, "exchange") != 0;
 }
 
 static cinchResult_t check_result(job *j, cinch_row *row, bool *failed) {
@@ -241,21 +243,26 @@ static cinchResult_t check_result(job *j, cinch_row *row, bool *failed) {
     row->checked = j->bench->options->check;
     if (!row->checked) return agree(j, row, &verdict, true, failed);
     /* The plan tells the codec's name; its parameters, which the bound wants, are not public. */
-    cinch_check check = {&j->data, compressed ? &j->bench->comm->policy.codec : NULL,
-                         strcmp(row->algo, "exchange") != 0};
+    cinch_check check = {.operation = j->operation,
+                         .rank = j->call.rank,
+                         .root = j->call.root,
+                         .data = &j->data,
+                         .codec = compressed ? &j->bench->comm->policy.codec : NULL,
+                         .sum_encoded = encodes_sums(j, row)};
     CINCH_TRY(fresh_call(j, compressed, &row->result_hash));
-    if (!cinch_check_result(&check, j->recv, j->count, &verdict))
-        return cinch_fail(cinchSystemError, "out of memory: checking %zu elements", j->count);
+    if (!cinch_check_result(&check, j->buffers.recv, j->call.count, &verdict))
+        return cinch_fail(cinchSystemError, "out of memory: checking %zu elements", j->call.count);
+    row->spoilt = cinch_buffers_spoilt(&j->buffers, &j->data);
     CINCH_TRY(fresh_call(j, compressed, &again));
     return agree(j, row, &verdict, again == row->result_hash, failed);
 }
 
-cinchResult_t cinch_allreduce_measure(cinch_bench *bench, cinchDataType_t dtype, cinch_op op,
-                                      uint64_t bytes, cinch_row *row, bool *failed) {
+cinchResult_t cinch_measure(cinch_bench *bench, const cinch_case *c, cinch_row *row, bool *failed) {
     job j;
     *failed = false;
-    cinchResult_t result = job_begin(&j, bench, dtype, op, bytes);
-    *row = (cinch_row){.bytes = j.bytes, .count = j.count, .dtype = dtype, .op = op};
+    cinchResult_t result = job_begin(&j, bench, c);
+    *row = (cinch_row){
+        .bytes = j.bytes, .count = j.call.count, .dtype = c->dtype, .op = c->op, .root = c->root};
     if (result == cinchSuccess) result = time_calls(&j, row);
     if (result == cinchSuccess) result = find_plan(&j, row);
     if (result == cinchSuccess) result = check_result(&j, row, failed);

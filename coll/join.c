@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a rank joins the others, and what they then agree on. */
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/log.h"
+#include "coll/comm.h"
+#include "coll/engine.h"
+
+/* What a rank sees of the others' memory; the least that any rank sees is what is used. */
+typedef struct view {
+    cpu_set_t cpus; /* on which it may run */
+    uint8_t windows, heaps;
+    uint8_t address[CINCH_ADDRESS_BYTES]; /* where it can be met if all else fails */
+} view;
+
+/* Where all ranks share a host its unix sockets do. CINCH_HOSTID may say so of ranks that do not
+ * reach each other by them. */
+static bool meets_by_address(const struct cinchComm *comm) {
+    bool one_host = true;
+    for (int q = 0; q < comm->nranks; q++) one_host &= comm->net->local[q] != 0;
+    return !one_host || comm->settings.hostid[0];
+}
+
+static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
+    cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
+    int here = 0;
+    CPU_ZERO(&cpus);
+    comm->one_host = comm->all_local = comm->heaps = true;
+    for (int q = 0; q < comm->nranks; q++) {
+        comm->all_local &= all[q].windows;
+        comm->heaps &= all[q].heaps;
+        comm->one_host &= comm->net->local[q] != 0;
+        if (!comm->net->local[q]) continue;
+        CPU_OR(&cpus, &cpus, &all[q].cpus);
+        here++;
+    }
+    comm->heaps &= comm->all_local;
+    comm->crowded = here > CPU_COUNT(&cpus);
+    for (int q = 0; q < comm->nranks && meets_by_address(comm); q++)
+        CINCH_TRY(cinch_rendezvous_met_at(comm->meeting, q, all[q].address));
+    return cinchSuccess;
+}
+
+static cinchResult_t agree_on_views(struct cinchComm *comm) {
+    view mine = {.windows = comm->net->shm != NULL, .heaps = comm->net->shm != NULL};
+    if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
+        memset(&mine.cpus, 0xff, sizeof mine.cpus);
+    for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
+        mine.windows &= comm->net->shm->window[q].flag != NULL;
+        mine.heaps &= comm->net->shm->window[q].heap != NULL;
+    }
+    if (meets_by_address(comm))
+        CINCH_TRY(cinch_rendezvous_stand_by(comm->meeting, &comm->settings, mine.address));
+    view *all = malloc((size_t)comm->nranks * sizeof *all);
+    if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
+    cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
+    if (result == cinchSuccess) result = join_views(comm, all);
+    free(all);
+    return result;
+}
+
+static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
+    const cinch_algo *algo;
+    cinch_cut cut;
+    cinch_call call = cinch_op_call(comm, CINCH_ALLREDUCE, bytes);
+    call.mapped = comm->heaps;
+    return cinch_op_choose(comm, &call, cinchFloat32, &algo, &cut) == cinchSuccess &&
+           algo == &cinch_algo_oneshot && cut.rounds == 1;
+}
+
+void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec) {
+    comm->policy.codec = *codec;
+    comm->oneshot_most = 0;
+    if (comm->worker) return; /* the short way is one that waits */
+    const char *wanted = comm->policy.algo[CINCH_ALLREDUCE];
+    bool possible = !wanted[0] || strcmp(wanted, cinch_algo_oneshot.name) == 0;
+    if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return;
+    size_t most = CINCH_SMALL_SLOT, min = (size_t)comm->settings.codec_min_bytes;
+    if (codec->vt && min <= most) most = min ? min - 1 : 0;
+    size_t below = 0, above = most / 64 + 1; /* it is chosen up to some size, and not beyond */
+    while (below + 1 < above) {
+        size_t middle = (below + above) / 2;
+        if (chooses_oneshot(comm, middle * 64))
+            below = middle;
+        else
+            above = middle;
+    }
+    comm->oneshot_most = below * 64;
+}
+
+static cinchResult_t connect_ranks(struct cinchComm *comm) {
+    cinch_net_options options = {
+        .stage_bytes = CINCH_STAGE_BYTES, .checksum = comm->settings.checksum, .heap_fd = -1};
+    cinch_heap heap;
+    if (cinch_heap_get(&heap) == cinchSuccess) {
+        options.heap = heap.data;
+        options.heap_bytes = heap.bytes;
+        options.heap_fd = heap.fd;
+    }
+    CINCH_TRY(cinch_net_open(&comm->settings, comm->meeting, comm->rank, comm->nranks, &options,
+                             &comm->net));
+    CINCH_TRY(agree_on_views(comm));
+    comm->llc_bytes = cinch_cpu_llc_bytes();
+    if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
+        cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "
+                   "(CINCH_CODEC_INTRA compresses inside a host)",
+                   comm->settings.codec_inter[0] ? "_INTER" : "",
+                   comm->settings.codec_inter[0] ? comm->settings.codec_inter
+                                                 : comm->settings.codec,
+                   comm->nranks);
+    cinch_comm_use_codec(comm, comm->one_host ? &comm->policy.intra : &comm->policy.inter);
+    return cinchSuccess;
+}
+
+void cinch_comm_joined(struct cinchComm *comm, cinchResult_t result) {
+    if (result != cinchSuccess) cinch_comm_fail(comm, result);
+    atomic_store(&comm->unsized, false);
+    atomic_store(&comm->turn, 0);
+    atomic_store(&comm->joining, false);
+}
+
+cinchResult_t cinch_comm_join(struct cinchComm *comm, const cinchUniqueId *id,
+                              const cinch_reunion *reunion, const cinch_refusal *refusal) {
+    cinch_rendezvous *meeting = NULL;
+    bool refused = refusal->why[0] != '\0';
+    cinch_joining joining = {.settings = &comm->settings,
+                             .id = id,
+                             .rank = comm->rank,
+                             .nranks = comm->nranks,
+                             .refusal = refused ? refusal->why : NULL,
+                             .cancel = &comm->aborted,
+                             .reunion = reunion};
+    cinchResult_t result = cinch_rendezvous_join_as(&joining, &meeting);
+    if (result == cinchInvalidUsage && refused) result = refusal->code;
+    atomic_store(&comm->meeting, meeting);
+    if (result == cinchSuccess && comm->nranks > 1) result = connect_ranks(comm);
+    cinch_comm_joined(comm, result);
+    return result;
+}
