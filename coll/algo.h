@@ -13,6 +13,7 @@ typedef struct cinch_call {
     bool windows;       /* all ranks share a host and see each other's windows */
     bool mapped;        /* and each other's buffers */
     bool encoded;       /* with a codec */
+    bool crowded;       /* more ranks than CPUs: who waits for all waits for the scheduler */
     size_t small_bytes; /* room of a small stage slot */
 } cinch_call;
 

@@ -168,7 +168,7 @@ static inline cinchResult_t run(cinch_called *called) {
 }
 
 /* A wrong argument in a group is told at once, and spoils the group. */
-static inline cinchResult_t call(cinch_called *called) {
+static inline cinchResult_t submit(cinch_called *called) {
     cinchResult_t result = cinch_comm_check(called->comm);
     if (result == cinchSuccess) result = run(called);
     if (__builtin_expect(result != cinchSuccess && cinch_group_depth() != 0, 0))
@@ -176,106 +176,93 @@ static inline cinchResult_t call(cinch_called *called) {
     return result;
 }
 
+static inline cinchResult_t call(cinch_collective collective, const void *send, void *recv,
+                                 size_t count, cinchDataType_t dtype, cinchRedOp_t op, int root,
+                                 cinchComm_t comm, cinchStream_t stream) {
+    cinch_called called = {.comm = comm,
+                           .collective = collective,
+                           .root = root,
+                           .send = send,
+                           .recv = recv,
+                           .count = count,
+                           .dtype = dtype,
+                           .redop = op,
+                           .stream = stream};
+    return submit(&called);
+}
+
+/* The operator of collectives that move data and leave it as it is, and the root of those that have
+ * none. */
+static const cinchRedOp_t NO_OP = cinchSum;
+enum { NO_ROOT = 0 };
+
 cinchResult_t cinchAllReduce(const void *sendbuff, void *recvbuff, size_t count,
                              cinchDataType_t datatype, cinchRedOp_t op, cinchComm_t comm,
                              cinchStream_t stream) {
-    return call(&(cinch_called){.comm = comm,
-                                .collective = CINCH_ALLREDUCE,
-                                .send = sendbuff,
-                                .recv = recvbuff,
-                                .count = count,
-                                .dtype = datatype,
-                                .redop = op,
-                                .stream = stream});
+    return call(CINCH_ALLREDUCE, sendbuff, recvbuff, count, datatype, op, NO_ROOT, comm, stream);
 }
 
 cinchResult_t cinchReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount,
                                  cinchDataType_t datatype, cinchRedOp_t op, cinchComm_t comm,
                                  cinchStream_t stream) {
-    return call(&(cinch_called){.comm = comm,
-                                .collective = CINCH_REDUCESCATTER,
-                                .send = sendbuff,
-                                .recv = recvbuff,
-                                .count = recvcount,
-                                .dtype = datatype,
-                                .redop = op,
-                                .stream = stream});
+    return call(CINCH_REDUCESCATTER, sendbuff, recvbuff, recvcount, datatype, op, NO_ROOT, comm,
+                stream);
 }
 
 cinchResult_t cinchReduce(const void *sendbuff, void *recvbuff, size_t count,
                           cinchDataType_t datatype, cinchRedOp_t op, int root, cinchComm_t comm,
                           cinchStream_t stream) {
-    return call(&(cinch_called){.comm = comm,
-                                .collective = CINCH_REDUCE,
-                                .root = root,
-                                .send = sendbuff,
-                                .recv = recvbuff,
-                                .count = count,
-                                .dtype = datatype,
-                                .redop = op,
-                                .stream = stream});
-}
-
-/* The collectives that move data and leave it as it is. */
-static cinchResult_t move(cinch_collective collective, const void *sendbuff, void *recvbuff,
-                          size_t count, cinchDataType_t datatype, int root, cinchComm_t comm,
-                          cinchStream_t stream) {
-    return call(&(cinch_called){.comm = comm,
-                                .collective = collective,
-                                .root = root,
-                                .send = sendbuff,
-                                .recv = recvbuff,
-                                .count = count,
-                                .dtype = datatype,
-                                .stream = stream});
+    return call(CINCH_REDUCE, sendbuff, recvbuff, count, datatype, op, root, comm, stream);
 }
 
 cinchResult_t cinchAllGather(const void *sendbuff, void *recvbuff, size_t sendcount,
                              cinchDataType_t datatype, cinchComm_t comm, cinchStream_t stream) {
-    return move(CINCH_ALLGATHER, sendbuff, recvbuff, sendcount, datatype, 0, comm, stream);
+    return call(CINCH_ALLGATHER, sendbuff, recvbuff, sendcount, datatype, NO_OP, NO_ROOT, comm,
+                stream);
 }
 
 cinchResult_t cinchAlltoAll(const void *sendbuff, void *recvbuff, size_t count,
                             cinchDataType_t datatype, cinchComm_t comm, cinchStream_t stream) {
-    return move(CINCH_ALLTOALL, sendbuff, recvbuff, count, datatype, 0, comm, stream);
+    return call(CINCH_ALLTOALL, sendbuff, recvbuff, count, datatype, NO_OP, NO_ROOT, comm, stream);
 }
 
 cinchResult_t cinchBroadcast(const void *sendbuff, void *recvbuff, size_t count,
                              cinchDataType_t datatype, int root, cinchComm_t comm,
                              cinchStream_t stream) {
-    return move(CINCH_BROADCAST, sendbuff, recvbuff, count, datatype, root, comm, stream);
+    return call(CINCH_BROADCAST, sendbuff, recvbuff, count, datatype, NO_OP, root, comm, stream);
 }
 
 cinchResult_t cinchBcast(void *buff, size_t count, cinchDataType_t datatype, int root,
                          cinchComm_t comm, cinchStream_t stream) {
-    return move(CINCH_BROADCAST, buff, buff, count, datatype, root, comm, stream);
+    return cinchBroadcast(buff, buff, count, datatype, root, comm, stream);
 }
 
 cinchResult_t cinchGather(const void *sendbuff, void *recvbuff, size_t count,
                           cinchDataType_t datatype, int root, cinchComm_t comm,
                           cinchStream_t stream) {
-    return move(CINCH_GATHER, sendbuff, recvbuff, count, datatype, root, comm, stream);
+    return call(CINCH_GATHER, sendbuff, recvbuff, count, datatype, NO_OP, root, comm, stream);
 }
 
 cinchResult_t cinchScatter(const void *sendbuff, void *recvbuff, size_t count,
                            cinchDataType_t datatype, int root, cinchComm_t comm,
                            cinchStream_t stream) {
-    return move(CINCH_SCATTER, sendbuff, recvbuff, count, datatype, root, comm, stream);
+    return call(CINCH_SCATTER, sendbuff, recvbuff, count, datatype, NO_OP, root, comm, stream);
 }
 
 cinchResult_t cinchSend(const void *sendbuff, size_t count, cinchDataType_t datatype, int peer,
                         cinchComm_t comm, cinchStream_t stream) {
-    return move(CINCH_SENDRECV, sendbuff, NULL, count, datatype, peer, comm, stream);
+    return call(CINCH_SENDRECV, sendbuff, NULL, count, datatype, NO_OP, peer, comm, stream);
 }
 
 cinchResult_t cinchRecv(void *recvbuff, size_t count, cinchDataType_t datatype, int peer,
                         cinchComm_t comm, cinchStream_t stream) {
-    return call(&(cinch_called){.comm = comm,
-                                .collective = CINCH_SENDRECV,
-                                .root = peer,
-                                .receives = true,
-                                .recv = recvbuff,
-                                .count = count,
-                                .dtype = datatype,
-                                .stream = stream});
+    cinch_called called = {.comm = comm,
+                           .collective = CINCH_SENDRECV,
+                           .root = peer,
+                           .receives = true,
+                           .recv = recvbuff,
+                           .count = count,
+                           .dtype = datatype,
+                           .stream = stream};
+    return submit(&called);
 }

@@ -22,6 +22,7 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
                         .nranks = comm->nranks,
                         .bytes = block,
                         .windows = comm->all_local,
+                        .crowded = comm->crowded,
                         .small_bytes = CINCH_SMALL_SLOT};
 }
 

@@ -93,8 +93,11 @@ static double cost_any(const cinch_call *call) {
     const cinch_shape *shape = cinch_shape_of(call->collective);
     double all = (double)call->bytes * cinch_shape_blocks(shape, call->nranks);
     double rounds = all / (double)call->small_bytes;
-    if (call->mapped) return 0.4 + all * 2e-5;
-    return 0.15 + 0.3 * (rounds > 1 ? rounds : 0) + all * call->nranks * 2e-5;
+    /* Where data go to or from a root alone, other algorithms do not wait for everyone. */
+    bool patient = call->crowded && cinch_shape_rooted(shape);
+    double wait = patient ? 0.6 * call->nranks : 0;
+    if (call->mapped) return 0.4 + wait + all * 2e-5;
+    return 0.15 + wait + 0.3 * (rounds > 1 ? rounds : 0) + all * call->nranks * 2e-5;
 }
 
 const cinch_algo cinch_algo_oneshot = {
