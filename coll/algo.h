@@ -9,12 +9,15 @@
 typedef struct cinch_call {
     cinch_collective collective;
     int nranks, root;
-    size_t bytes;       /* of a block */
-    bool windows;       /* all ranks share a host and see each other's windows */
-    bool mapped;        /* and each other's buffers */
-    bool encoded;       /* with a codec */
-    bool crowded;       /* more ranks than CPUs: who waits for all waits for the scheduler */
-    size_t small_bytes; /* room of a small stage slot */
+    size_t bytes;         /* of a block */
+    bool windows;         /* all ranks share a host and see each other's windows */
+    bool mapped;          /* and each other's buffers */
+    bool encoded;         /* with a codec */
+    bool both_levels;     /* and that inside hosts too */
+    bool crowded;         /* more ranks than CPUs: who waits for all waits for the scheduler */
+    size_t small_bytes;   /* room of a small stage slot */
+    const uint16_t *host; /* [nranks] each rank's, from 0 on; NULL where they share one */
+    int hosts, per_host;  /* ranks on each, 0 where hosts differ in that */
 } cinch_call;
 
 typedef struct cinch_algo {
@@ -48,7 +51,7 @@ int cinch_parts_ranks(int nranks);
 
 /* Rows of all-reduce, and of all others as far as the algorithm serves them. */
 extern const cinch_algo cinch_algo_oneshot, cinch_algo_twoshot, cinch_algo_ring, cinch_algo_tree,
-    cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep;
+    cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep, cinch_algo_hier;
 extern const cinch_algo cinch_algo_reducescatter_oneshot, cinch_algo_allgather_oneshot,
     cinch_algo_broadcast_oneshot, cinch_algo_reduce_oneshot, cinch_algo_alltoall_oneshot,
     cinch_algo_gather_oneshot, cinch_algo_scatter_oneshot;
@@ -75,5 +78,9 @@ cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_cal
 /* The constants of the cost guesses: microseconds per step and per byte of the slowest link. */
 double cinch_cost_step(const cinch_call *call);
 double cinch_cost_byte(const cinch_call *call);
+
+/* Where every rank sends to every other: how much the ranks of a host, which share its network,
+ * slow each other down. */
+double cinch_cost_crossing(const cinch_call *call);
 
 #endif

@@ -185,6 +185,7 @@ void cinch_comm_release(struct cinchComm *comm) {
     if (comm->net) cinch_net_close(comm->net);
     cinch_rendezvous_leave(comm->meeting);
     cinch_op_forget(comm);
+    free(comm->host);
     while (comm->tags) {
         cinch_tag *next = comm->tags->next;
         free(comm->tags);

@@ -46,6 +46,8 @@ struct cinchComm {
     cinch_policy policy;
     _Atomic(cinch_rendezvous *) meeting; /* NULL before the join and where that failed */
     cinch_net *net;
+    uint16_t *host;              /* [nranks] each rank's, from 0 on; NULL where all share one */
+    int hosts, per_host;         /* ranks on each, 0 where hosts differ in that */
     bool one_host;               /* every rank is on this host */
     bool all_local;              /* and all have windows on each other */
     bool heaps;                  /* and has mapped every rank's heap, on every rank */

@@ -160,7 +160,8 @@ static void run_encode(cinch_op *op, const cinch_item *item, size_t round) {
     if (op->ef) residual = owner ? op->ef->owner + round * part_max : op->ef->sender + site.offset;
     const cinch_codec *codec = &comm->policy.codec;
     const void *state = op->codec_state;
-    if (owner && state && length) { /* the whole sum is never at hand: its share is all it sees */
+    if (ref[1].space != CINCH_IN && state && length) {
+        /* The whole sum is never at hand: its share is all it sees. */
         unsigned char *own = op->work + cinch_codec_scratch(codec, cinchFloat32, part_max);
         own = (unsigned char *)(((uintptr_t)own + 63) / 64 * 64);
         cinch_codec_prepare(codec, &site, dtype, src, residual, length, own, op->work);

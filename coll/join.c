@@ -13,6 +13,7 @@
 typedef struct view {
     cpu_set_t cpus; /* on which it may run */
     uint8_t windows, heaps;
+    uint16_t first;                       /* the first rank of its host */
     uint8_t address[CINCH_ADDRESS_BYTES]; /* where it can be met if all else fails */
 } view;
 
@@ -22,6 +23,28 @@ static bool meets_by_address(const struct cinchComm *comm) {
     bool one_host = true;
     for (int q = 0; q < comm->nranks; q++) one_host &= comm->net->local[q] != 0;
     return !one_host || comm->settings.hostid[0];
+}
+
+/* Hosts are numbered by their first ranks. */
+static cinchResult_t number_hosts(struct cinchComm *comm, const view *all) {
+    int n = comm->nranks;
+    comm->hosts = 0;
+    comm->host = calloc((size_t)n, sizeof *comm->host);
+    int *here = calloc((size_t)n, sizeof *here);
+    if (!comm->host || !here) {
+        free(here);
+        return cinch_fail(cinchSystemError, "out of memory for %d ranks", n);
+    }
+    for (int q = 0; q < n; q++) { /* a first rank comes before the others of its host */
+        int first = all[q].first < q ? all[q].first : q;
+        comm->host[q] = first == q ? (uint16_t)comm->hosts++ : comm->host[first];
+        here[comm->host[q]]++;
+    }
+    comm->per_host = here[0];
+    for (int h = 1; h < comm->hosts; h++)
+        if (here[h] != here[0]) comm->per_host = 0;
+    free(here);
+    return cinchSuccess;
 }
 
 static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
@@ -37,6 +60,7 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
         CPU_OR(&cpus, &cpus, &all[q].cpus);
         here++;
     }
+    if (!comm->one_host) CINCH_TRY(number_hosts(comm, all));
     comm->heaps &= comm->all_local;
     comm->crowded = here > CPU_COUNT(&cpus);
     for (int q = 0; q < comm->nranks && meets_by_address(comm); q++)
@@ -48,6 +72,7 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     view mine = {.windows = comm->net->shm != NULL, .heaps = comm->net->shm != NULL};
     if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
         memset(&mine.cpus, 0xff, sizeof mine.cpus);
+    while (!comm->net->local[mine.first]) mine.first++;
     for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
         mine.windows &= comm->net->shm->window[q].flag != NULL;
         mine.heaps &= comm->net->shm->window[q].heap != NULL;
@@ -111,6 +136,7 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
                    comm->settings.codec_inter[0] ? comm->settings.codec_inter
                                                  : comm->settings.codec,
                    comm->nranks);
+    comm->policy.both_levels = comm->policy.intra.vt != NULL;
     cinch_comm_use_codec(comm, comm->one_host ? &comm->policy.intra : &comm->policy.inter);
     return cinchSuccess;
 }

@@ -23,6 +23,10 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
                         .bytes = block,
                         .windows = comm->all_local,
                         .crowded = comm->crowded,
+                        .both_levels = comm->policy.both_levels,
+                        .host = comm->host,
+                        .hosts = comm->hosts,
+                        .per_host = comm->per_host,
                         .small_bytes = CINCH_SMALL_SLOT};
 }
 

@@ -119,7 +119,7 @@ static bool use_algo(const char *word, cinch_policy *policy, char *why) {
                 snprintf(policy->algo[c], sizeof policy->algo[c], "%s", automatic ? "" : name);
         return true;
     }
-    if (strcmp(name, "hier") == 0 || strcmp(name, "forest") == 0)
+    if (strcmp(name, "forest") == 0)
         return refuse(why, "CINCH_ALGO", word, "known, not in this version");
     list_algos(only, clause, sizeof clause - 64);
     strcat(clause, colon ? " are accepted" : " are accepted, also as OP:NAME");

@@ -18,6 +18,7 @@ typedef struct cinch_policy {
     char algo[CINCH_COLLECTIVES][16]; /* names, of a row for one collective at least; "": auto */
     cinch_codec intra, inter;         /* the environment's, per level */
     cinch_codec codec;                /* in force: of the level that the communicator spans */
+    bool both_levels;                 /* and inside hosts too */
     unsigned dtypes;                  /* bit per cinchDataType_t that may be compressed */
     unsigned ops;                     /* bit per cinch_collective in CINCH_CODEC_OPS */
     bool excluded;                    /* the whole communicator, by name */

@@ -13,6 +13,7 @@ static const cinch_algo *const table[] = {
     &cinch_algo_direct,
     &cinch_algo_exchange,
     &cinch_algo_twostep,
+    &cinch_algo_hier,
     &cinch_algo_reducescatter_oneshot,
     &cinch_algo_reducescatter_ring,
     &cinch_algo_reducescatter_direct,
@@ -82,4 +83,10 @@ double cinch_cost_step(const cinch_call *call) {
 }
 double cinch_cost_byte(const cinch_call *call) {
     return call->windows ? 1.2e-4 : 8e-4;
+}
+
+double cinch_cost_crossing(const cinch_call *call) {
+    if (call->per_host < 2 || call->hosts < 2) return 1;
+    double n = call->nranks, here = call->per_host;
+    return here * (n - here) / (n - 1);
 }

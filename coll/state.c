@@ -54,6 +54,7 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
                           why[0] ? why : "at most 255 characters are accepted");
     CINCH_TRY(result);
     if (!same_codec(&codec, &comm->policy.codec)) cinch_ef_clear(&comm->ef);
+    comm->policy.both_levels = spec || comm->policy.intra.vt;
     cinch_comm_use_codec(comm, &codec);
     return cinchSuccess;
 }

@@ -201,16 +201,15 @@ static bool holds(machine *m, rank_state *r, const cell *c, int t) {
     return true;
 }
 
-/* dst := the value; a place that is addressed by part takes only that part. */
+/* dst := the value. */
 static bool put(machine *m, rank_state *r, const cinch_ref *ref, int part, int t, value v,
                 const uint8_t *counts) {
     if (!exists(m, r, ref)) return false;
     if (ref->space == CINCH_IN || ref->space == CINCH_PEER_IN)
         return wrong(m, r, "writes to a send buffer");
     cell *c = find(m, r, ref, part, t);
-    bool by_part = ref->space != CINCH_BOX && ref->space != CINCH_WIRE;
-    if (by_part && v.part != part)
-        return wrong(m, r, "puts part %d where part %d goes", v.part, part);
+    /* Also where one place serves all parts: their lengths differ in a last round. */
+    if (v.part != part) return wrong(m, r, "puts part %d where part %d goes", v.part, part);
     if ((ref->space == CINCH_WIRE) != v.encoded)
         return wrong(m, r, "mixes encoded and plain memory");
     c->is = v;
@@ -239,6 +238,9 @@ static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
             if (!may_read(m, r, c) || !holds(m, r, c, t)) return false;
             if (c->is.encoded != (item->op == CINCH_DO_SUM && src[i].space == CINCH_WIRE))
                 return wrong(m, r, "takes encoded bytes for plain elements, or the reverse");
+            if (c->is.part != first_part(&src[i]) + w)
+                return wrong(m, r, "takes part %d for part %d", c->is.part,
+                             first_part(&src[i]) + w);
             if (sum.part >= 0 && sum.part != c->is.part)
                 return wrong(m, r, "combines part %d with part %d", sum.part, c->is.part);
             if (sum.part >= 0 && sum.piece != c->is.piece)

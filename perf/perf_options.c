@@ -283,7 +283,7 @@ static void list_algos(cinch_collective only, const char **names, int room) {
 /* "ring", "broadcast:ring", "auto", or a comma-separated list of them. What stands alone is for the
  * operation that is measured. */
 static int check_algo(const char *option, const char *list, const char *operation) {
-    static const char *const later[] = {"hier", "forest", NULL};
+    static const char *const later[] = {"forest", NULL};
     const char *names[32];
     char item[64];
     int index;

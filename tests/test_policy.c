@@ -37,7 +37,7 @@ static const struct wrong {
     {"EF_MAX_BYTES", "lots", "a size such as"},
     {"NONFINITE", "ignore", "propagate|error"},
     {"ALGO", "rings", "oneshot, twoshot, ring"},
-    {"ALGO", "hier", "not in this version"},
+    {"ALGO", "forest", "not in this version"},
     {"ALGO", "alltoall:ring", "oneshot, direct are accepted"},
     {"ALGO", "scan:ring", "a collective's name"},
     {"TRANSPORT", "udp", "udp"},

@@ -112,6 +112,12 @@ static bool try_all(attempt *a, int *fd, cinch_server **server) {
     *server = NULL;
     if (cinch_rendezvous_tune.hide < 2 && cinch_server_enter(a->meeting->token, fd, server))
         return true;
+    if (a->meeting->kind == CINCH_MEET_OWN && cinch_server_is_over(a->meeting->token)) {
+        a->fatal = true;
+        cinch_fail(cinchInvalidUsage, "the unique id was used before, or its ranks never came: "
+                                      "cinchGetUniqueId gives a fresh one");
+        return false;
+    }
     if (cinch_rendezvous_tune.hide < 1 && try_unix(a, fd)) return true;
     if (!cinch_handshake_available()) return false;
     for (int i = 0; i < a->meeting->addresses && !a->fatal; i++)

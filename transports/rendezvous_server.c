@@ -51,6 +51,20 @@ static cinch_server *find(const uint8_t token[CINCH_TOKEN_BYTES]) {
     return NULL;
 }
 
+/* Servers of this process that have ended lately. */
+enum { OVER = 256 };
+static uint8_t over[OVER][CINCH_TOKEN_BYTES];
+static unsigned overs;
+
+bool cinch_server_is_over(const uint8_t token[CINCH_TOKEN_BYTES]) {
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (unsigned i = 0; i < OVER && i < overs && !found; i++)
+        found = !memcmp(over[i], token, CINCH_TOKEN_BYTES);
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
 /* Locked. */
 static void hand_over(cinch_server *server, cinch_conn *conn) {
     conn->next = server->handed;
@@ -144,6 +158,7 @@ bool cinch_server_finish(cinch_server *server) {
                 break;
             }
         server->ended = true;
+        memcpy(over[overs++ % OVER], server->token, CINCH_TOKEN_BYTES);
     }
     bool alone = server->seats_here == 0; /* else the last seat here waits for this thread */
     pthread_mutex_unlock(&lock);

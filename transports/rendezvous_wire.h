@@ -144,6 +144,9 @@ void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]);
  * wants cinch_server_exit after that was closed. False: there is no such server here. */
 bool cinch_server_enter(const uint8_t token[CINCH_TOKEN_BYTES], int *fd, cinch_server **server);
 
+/* Whether this process had a server for the token, which has ended: nobody can meet there again. */
+bool cinch_server_is_over(const uint8_t token[CINCH_TOKEN_BYTES]);
+
 /* Gives the seat up; where it was the last of all, the server's thread has ended on return. */
 void cinch_server_exit(cinch_server *server);
 

@@ -12,9 +12,9 @@ static const char *supports(const cinch_call *call) {
 
 static double cost(const cinch_call *call) {
     double n = call->nranks;
-    return (2 + 0.25 * (n - 2)) * cinch_cost_step(call) + 2 * (n - 1) / n * (double)call->bytes *
-                                                              cinch_cost_byte(call) *
-                                                              (n > 8 ? 1 + 0.01 * (n - 8) : 1);
+    return (2 + 0.25 * (n - 2)) * cinch_cost_step(call) +
+           2 * (n - 1) / n * (double)call->bytes * cinch_cost_byte(call) *
+               cinch_cost_crossing(call) * (n > 8 ? 1 + 0.01 * (n - 8) : 1);
 }
 
 static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
@@ -49,7 +49,8 @@ static const char *supports_any(const cinch_call *call) {
 static double cost_any(const cinch_call *call) {
     double n = call->nranks;
     return (1 + 0.25 * (n - 2)) * cinch_cost_step(call) +
-           (n - 1) * (double)call->bytes * cinch_cost_byte(call) * (n > 8 ? 1 + 0.01 * (n - 8) : 1);
+           (n - 1) * (double)call->bytes * cinch_cost_byte(call) * cinch_cost_crossing(call) *
+               (n > 8 ? 1 + 0.01 * (n - 8) : 1);
 }
 
 /* Where this rank's input for `to` is; and where what is from `from` goes. */

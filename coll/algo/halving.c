@@ -26,7 +26,8 @@ static double cost(const cinch_call *call) {
     int power = power_below(call->nranks), steps = 2 * log2_of(power);
     double volume = 2.0 * (power - 1) / power;
     if (power < call->nranks) steps += 2, volume += 2;
-    return steps * cinch_cost_step(call) + volume * (double)call->bytes * cinch_cost_byte(call);
+    return steps * cinch_cost_step(call) +
+           volume * (double)call->bytes * cinch_cost_byte(call) * cinch_cost_crossing(call);
 }
 
 static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
