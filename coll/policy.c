@@ -159,6 +159,8 @@ bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *s
     const cinch_shape *shape = cinch_shape_of(call->collective);
     if (!policy->codec.vt || !(policy->ops >> call->collective & 1) || policy->excluded)
         return false;
+    /* Trainers' barriers are all-reduces of one to four elements. */
+    if (call->bytes <= 4 * cinch_dtype_size(call->dtype)) return false;
     if (call->bytes < settings->codec_min_bytes || index < (uint64_t)settings->codec_warmup)
         return false;
     if (shape->reduces && call->redop != cinchSum && call->redop != cinchAvg) return false;

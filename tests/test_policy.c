@@ -247,6 +247,7 @@ static void count_compressed(seat *me) {
 }
 
 #define INT8 "CINCH_CODEC_INTRA=int8 CINCH_CODEC_MIN_BYTES=4K "
+#define EVERY "CINCH_CODEC_INTRA=int8 CINCH_CODEC_MIN_BYTES=0"
 
 START_TEST(rules_of_compression) {
     static const rule rules[] = {
@@ -262,6 +263,10 @@ START_TEST(rules_of_compression) {
         {INT8, cinchFloat, cinchMax, 5000, 2, 0},
         {INT8, cinchFloat, cinchProd, 5000, 1, 0},
         {INT8, cinchFloat, cinchNumOps, 5000, 2, 0},
+        {EVERY, cinchFloat, cinchSum, 1, 2, 0}, /* trainers' barriers */
+        {EVERY, cinchFloat, cinchSum, 4, 2, 0},
+        {EVERY, cinchHalf, cinchAvg, 4, 2, 0},
+        {EVERY, cinchFloat, cinchSum, 5, 2, 2},
         {INT8 "CINCH_CODEC_WARMUP=3", cinchFloat, cinchSum, 1024, 5, 2},
         {INT8 "CINCH_CODEC_DTYPES=half,bfloat16", cinchFloat, cinchSum, 1024, 2, 0},
         {INT8 "CINCH_CODEC_DTYPES=half,float", cinchFloat, cinchSum, 1024, 2, 2},

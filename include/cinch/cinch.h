@@ -220,9 +220,9 @@ cinchResult_t cinchCommSplit(cinchComm_t comm, int color, int key, cinchComm_t *
 /* Makes a communicator of the ranks that are not in excludeRanksList, in their order. Only those
  * call it, all with the same list. shrinkFlags CINCH_SHRINK_DEFAULT: comm is healthy and stays as
  * it is. CINCH_SHRINK_ABORT: first stops what runs on comm, which may have failed, and which serves
- * only for cinchCommDestroy or cinchCommAbort after that. config NULL: the parent's.
- * InvalidArgument: a rank in the list is out of range, there twice, or this one, or nobody is left;
- * another flag. RemoteError: the ranks cannot reach each other any more. */
+ * only for cinchCommDestroy, cinchCommAbort or another shrink after that. config NULL: the
+ * parent's. InvalidArgument: a rank in the list is out of range, there twice, or this one, or
+ * nobody is left; another flag. RemoteError: the ranks cannot reach each other any more. */
 cinchResult_t cinchCommShrink(cinchComm_t comm, int *excludeRanksList, int excludeRanksCount,
                               cinchComm_t *newcomm, cinchConfig_t *config, int shrinkFlags);
 
@@ -399,7 +399,8 @@ cinchResult_t cinchStreamQuery(cinchStream_t stream);
 cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec);
 
 /* Names the `bytes` at `ptr` `id` for error feedback: a reduction whose send buffer begins inside
- * finds its residuals under the id, wherever the buffer moves. bytes 0 takes the name away. */
+ * finds its residuals under the id, wherever the buffer moves. bytes 0 takes the name away. Waits
+ * until the communicator's operations are complete. */
 cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint64_t id);
 
 /* Counters of one communicator since its creation. The caller sets `size`; fields beyond it are
