@@ -11,6 +11,7 @@ cinch_have() {
     pkg-config) command -v pkg-config ;;
     libc6-dev) [ -e /usr/include/stdio.h ] ;;
     libsodium-dev) command -v pkg-config && pkg-config --exists libsodium ;;
+    libexpat1-dev) command -v pkg-config && pkg-config --exists expat ;;
     check) command -v pkg-config && pkg-config --exists check ;;
     *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1")" = installed ] ;;
     esac >/dev/null 2>&1

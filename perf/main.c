@@ -18,7 +18,7 @@ static const subcommand subcommands[] = {
     {"perf", cinch_perf_main, "measure and check a collective"},
     {"train", cinch_train_main, "train a small language model, exact and compressed"},
     {"info", cinch_info_main, "what this build and this machine offer, and every setting"},
-    {"topo", NULL, NULL},
+    {"topo", cinch_topo_main, "what a machine is made of, and plans for it"},
     {"tune", NULL, NULL},
 };
 

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench_plan [--all] [--fat] [FILE.graph...]: plans every operation on every graph, and says how
+ * good the plan is beside what is possible at most, how many trees and hops it has, and how long
+ * planning took. --all: rings and double trees too. --fat: a fat tree of 128 hosts with 8 GPUs
+ * each, which is generated. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "topo/bounds.h"
+#include "topo/graph.h"
+#include "topo/plan.h"
+
+enum { HOSTS = 128, GPUS = 8, POD = 32, SPINES = 16 };
+
+static int must(cinchResult_t result) {
+    if (result == cinchSuccess) return 0;
+    fprintf(stderr, "bench_plan: %s\n", cinch_last_error());
+    exit(1);
+}
+
+static int node(cinch_graph *graph, cinch_node_kind kind, int host, const char *what, int a,
+                int b) {
+    char name[64];
+    int index = -1;
+    snprintf(name, sizeof name, "%s%d_%d", what, a, b);
+    must(cinch_graph_add_node(graph, name, kind, CINCH_PART_OTHER, host, &index));
+    return index;
+}
+
+/* NVSwitch hosts with a NIC for each GPU; the NICs of a pod with the same number share a leaf, and
+ * spines have room for all of them. */
+static void fat_tree(cinch_graph *graph) {
+    int leaf[HOSTS / POD][GPUS], spine[SPINES];
+    for (int i = 0; i < SPINES; i++)
+        spine[i] = node(graph, CINCH_NODE_SWITCH, HOSTS, "spine", 0, i);
+    for (int p = 0; p < HOSTS / POD; p++)
+        for (int k = 0; k < GPUS; k++) {
+            leaf[p][k] = node(graph, CINCH_NODE_SWITCH, HOSTS, "leaf", p, k);
+            for (int i = 0; i < SPINES; i++)
+                must(cinch_graph_add_link(graph, leaf[p][k], spine[i], POD * 50.0 / SPINES,
+                                          POD * 50.0 / SPINES, CINCH_LINK_NET));
+        }
+    for (int h = 0; h < HOSTS; h++) {
+        int nvs = node(graph, CINCH_NODE_SWITCH, h, "nvs", h, 0);
+        for (int k = 0; k < GPUS; k++) {
+            int gpu = node(graph, CINCH_NODE_GPU, h, "gpu", h, k);
+            int nic = node(graph, CINCH_NODE_SWITCH, h, "nic", h, k);
+            must(cinch_graph_add_link(graph, gpu, nvs, 450, 450, CINCH_LINK_NVLINK));
+            must(cinch_graph_add_link(graph, gpu, nic, 64, 64, CINCH_LINK_PCI));
+            must(cinch_graph_add_link(graph, nic, leaf[h / POD][k], 50, 50, CINCH_LINK_NET));
+        }
+    }
+}
+
+static void read_file(cinch_graph *graph, const char *path) {
+    FILE *file = fopen(path, "r");
+    static char text[1 << 22];
+    size_t length = file ? fread(text, 1, sizeof text, file) : 0;
+    if (!file || ferror(file)) {
+        fprintf(stderr, "bench_plan: cannot read %s\n", path);
+        exit(1);
+    }
+    fclose(file);
+    must(cinch_graph_read(graph, text, length, path));
+}
+
+static void bench(const cinch_graph *graph, const char *name, cinch_plan_op op,
+                  cinch_plan_kind kind, double bound) {
+    cinch_plan_options options = {.kind = kind};
+    cinch_plan plan;
+    const char *slash = strrchr(name, '/');
+    if (kind == CINCH_PLAN_DOUBLE_TREE && op != CINCH_PLAN_ALLREDUCE) return;
+    uint64_t begin = cinch_now_ns();
+    cinchResult_t result = cinch_plan_make(graph, op, 0, &options, &plan);
+    double ms = (double)(cinch_now_ns() - begin) / 1e6;
+    printf("%-26s %-13s %-11s", slash ? slash + 1 : name, cinch_plan_op_name(op),
+           cinch_plan_kind_name(kind));
+    if (result == cinchInvalidArgument && kind != CINCH_PLAN_FOREST) {
+        printf(" does not fit\n");
+        return;
+    }
+    must(result);
+    must(cinch_plan_check(graph, &plan));
+    if (plan.bound > 0 && plan.bound < bound) bound = plan.bound;
+    printf(" %9.3f GB/s %6.2f %% of %9.3f %5d trees %4d hops %8.1f ms\n", plan.algbw,
+           100 * plan.algbw / bound, bound, plan.trees, plan.hops, ms);
+    fflush(stdout);
+    cinch_plan_free(&plan);
+}
+
+static void bench_all(const cinch_graph *graph, const char *name, bool all) {
+    cinch_bounds bounds;
+    must(cinch_bounds_find(graph, 0, &bounds));
+    const double bound[] = {bounds.allreduce, bounds.allgather, bounds.reducescatter,
+                            bounds.broadcast, bounds.reduce};
+    for (int op = 0; op <= CINCH_PLAN_REDUCE; op++)
+        for (int kind = 0; kind <= (all ? CINCH_PLAN_DOUBLE_TREE : CINCH_PLAN_FOREST); kind++)
+            bench(graph, name, (cinch_plan_op)op, (cinch_plan_kind)kind, bound[op]);
+}
+
+int main(int argc, char **argv) {
+    bool all = false;
+    if (argc < 2) {
+        fprintf(stderr, "usage: bench_plan [--all] [--fat] [FILE.graph...]\n");
+        return 2;
+    }
+    for (int i = 1; i < argc; i++) {
+        cinch_graph graph = {0};
+        if (strcmp(argv[i], "--all") == 0) {
+            all = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--fat") == 0)
+            fat_tree(&graph);
+        else
+            read_file(&graph, argv[i]);
+        bench_all(&graph, argv[i], all);
+        cinch_graph_free(&graph);
+    }
+    return 0;
+}
