@@ -317,7 +317,8 @@ START_TEST(the_last_leave_leaves_nothing) {
         cinch_rendezvous_leave(seat);
         ck_assert_uint_lt(cinch_now_ns() - start, 200 * MS);
         ck_assert_int_eq(meet_open_fds(), fds);
-        ck_assert_int_eq(meet_threads(), threads);
+        /* A joined thread is listed a moment longer: the kernel wakes who joins it first. */
+        ck_assert(meet_settles(fds, threads));
         cinch_settings_free(&settings);
     }
     cinch_rendezvous_leave(NULL);
