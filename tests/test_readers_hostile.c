@@ -118,7 +118,12 @@ static const struct {
 START_TEST(bounded) {
     cinch_topology t;
     struct rusage usage;
-    made m = make(hostile[_i].begin, hostile[_i].piece, hostile[_i].count, hostile[_i].end);
+    int count = hostile[_i].count;
+#ifdef __SANITIZE_ADDRESS__
+    /* Its string functions look at all of the text at every call. */
+    if (!hostile[_i].says && count > 200000) count /= 32;
+#endif
+    made m = make(hostile[_i].begin, hostile[_i].piece, count, hostile[_i].end);
     clock_t begun = clock();
     cinchResult_t result = cinch_topology_read(m.text, m.length, CINCH_TOPOLOGY_AUTO, "f", &t);
     double seconds = (double)(clock() - begun) / CLOCKS_PER_SEC;
