@@ -16,7 +16,8 @@
 #include "coll/introspect.h"
 
 cinchResult_t cinch_comm_known(const struct cinchComm *comm) {
-    if (comm && comm->magic == CINCH_COMM_MAGIC) return cinchSuccess;
+    bool aligned = (uintptr_t)comm % _Alignof(struct cinchComm) == 0;
+    if (comm && aligned && comm->magic == CINCH_COMM_MAGIC) return cinchSuccess;
     return cinch_fail(cinchInvalidArgument, comm ? "comm is no communicator" : "comm is NULL");
 }
 

@@ -64,12 +64,13 @@ END_TEST
 
 START_TEST(no_communicator) {
     float x[4] = {0};
+    static _Alignas(64) char other[512] = "no communicator, surely";
     empty_log();
     ck_assert_int_eq(cinchAllGather(x, x, 1, cinchFloat, NULL, NULL), cinchInvalidArgument);
     ck_assert_ptr_nonnull(strstr(cinchGetLastError(NULL), "comm is NULL"));
-    ck_assert_int_eq(
-        cinchSend(x, 1, cinchFloat, 0, (cinchComm_t)(void *)"no communicator, surely", NULL),
-        cinchInvalidArgument);
+    for (int i = 0; i < 2; i++) /* one that is aligned as a communicator would be */
+        ck_assert_int_eq(cinchSend(x, 1, cinchFloat, 0, (cinchComm_t)(void *)(other + i), NULL),
+                         cinchInvalidArgument);
     cinchComm_t comm, stale;
     ck_assert_int_eq(cinchCommInitAll(&comm, 1, NULL), cinchSuccess);
     stale = comm;
