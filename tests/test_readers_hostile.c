@@ -121,7 +121,7 @@ START_TEST(bounded) {
     int count = hostile[_i].count;
 #ifdef __SANITIZE_ADDRESS__
     /* Its string functions look at all of the text at every call. */
-    if (!hostile[_i].says && count > 200000) count /= 32;
+    if (!hostile[_i].says && count > 200000) count /= 256;
 #endif
     made m = make(hostile[_i].begin, hostile[_i].piece, count, hostile[_i].end);
     clock_t begun = clock();
