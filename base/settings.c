@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +25,13 @@ static const row rows[CINCH_SET_COUNT] = {
 #define CHOICES_TEXT(c) NULL
 #define CHOICES_SIZE(c) NULL
 #define CHOICES_COUNT(c) NULL
+#define CHOICES_LIMIT(c) NULL
 #define CHOICES_FLAG(c) NULL
 #define CHOICES_CHOICE(c) c
 #define TWIN_TEXT(c) c
 #define TWIN_SIZE(c) c
 #define TWIN_COUNT(c) c
+#define TWIN_LIMIT(c) c
 #define TWIN_FLAG(c) c
 #define TWIN_CHOICE(c) NULL
 #define X(type, field, name, fallback, agree, extra, meaning)                                      \
@@ -82,6 +85,8 @@ static const char *accepted(const row *r) {
     switch (r->public.type[0]) {
     case 'S':
         return "a size such as 65536, 64K, 16M or 1G";
+    case 'L':
+        return "off or a number above 0";
     case 'F':
         return "0 or 1";
     default:
@@ -105,6 +110,17 @@ static bool parse_COUNT(const row *r, const char *text, int64_t *out) {
         return true;
     }
     return cinch_parse_count(text, out);
+}
+static bool parse_LIMIT(const row *r, const char *text, double *out) {
+    char *end;
+    (void)r;
+    *out = 0;
+    if (strcmp(text, "off") == 0) return true;
+    if (!isdigit((unsigned char)text[0]) && text[0] != '.') return false;
+    double value = strtod(text, &end);
+    if (*end || !isfinite(value) || value <= 0) return false;
+    *out = value;
+    return true;
 }
 static bool parse_FLAG(const row *r, const char *text, bool *out) {
     (void)r;
@@ -158,12 +174,6 @@ static size_t distance(const char *a, const char *b) {
     return row_[n];
 }
 
-/* Names of later versions: known, so no spelling is suggested for them. */
-static const char *const later[] = {
-    "CINCH_MAX_REL_ERROR", "CINCH_TOPO_FILE", "CINCH_TOPO_DUMP",
-    "CINCH_PLAN_FILE",     "CINCH_PLAN_DUMP",
-};
-
 static void warn_unknown(void) {
     for (char **e = environ; e && *e; e++) {
         if (strncmp(*e, "CINCH_", 6) != 0) continue;
@@ -179,10 +189,8 @@ static void warn_unknown(void) {
             if (d < best) best = d, nearest = rows[i].public.name;
         }
         if (best == 0) continue;
-        bool is_later = strncmp(name, "CINCH_IB_", 9) == 0;
-        for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-            is_later |= strcmp(name, later[i]) == 0;
-        if (is_later)
+        /* Names of later versions: known, so no spelling is suggested for them. */
+        if (strncmp(name, "CINCH_IB_", 9) == 0)
             cinch_warn("%s is known, but not in this version: it has no effect", name);
         else
             cinch_warn("%s is no setting: the nearest is %s", name, nearest);
@@ -224,6 +232,7 @@ void cinch_settings_free(cinch_settings *settings) {
 #define FREE_TEXT(p) free(p)
 #define FREE_SIZE(p) (void)(p)
 #define FREE_COUNT(p) (void)(p)
+#define FREE_LIMIT(p) (void)(p)
 #define FREE_FLAG(p) (void)(p)
 #define FREE_CHOICE(p) (void)(p)
 #define X(type, field, ...) FREE_##type(settings->field);
@@ -257,12 +266,16 @@ static bool same_meaning(const char *a, size_t length_a, const char *b, size_t l
         const row *r = &rows[i];
         uint64_t size_a, size_b;
         int64_t count_a, count_b;
+        double limit_a, limit_b;
         if (strncmp(r->public.name, a, name - 1) != 0 || r->public.name[name - 1]) continue;
         if (r->public.choices)
             return choice(r->public.choices, text_a) == choice(r->public.choices, text_b);
         if (strcmp(r->public.type, "SIZE") == 0)
             return parse_SIZE(r, text_a, &size_a) && parse_SIZE(r, text_b, &size_b) &&
                    size_a == size_b;
+        if (strcmp(r->public.type, "LIMIT") == 0)
+            return parse_LIMIT(r, text_a, &limit_a) && parse_LIMIT(r, text_b, &limit_b) &&
+                   limit_a == limit_b;
         if (strcmp(r->public.type, "COUNT") == 0)
             return parse_COUNT(r, text_a, &count_a) && parse_COUNT(r, text_b, &count_b) &&
                    count_a == count_b;

@@ -11,14 +11,14 @@
 #include "base/status.h"
 
 /* X(TYPE, field, NAME, default, agree, choices or NCCL twin, meaning)
- * TYPE: TEXT any text; SIZE bytes with K M G; COUNT a whole number; FLAG 0 or 1; CHOICE one of the
- * names in the choices, as its index. agree: 1 where all ranks must have the same value. A twin is
- * read where the variable itself is not set. */
+ * TYPE: TEXT any text; SIZE bytes with K M G; COUNT a whole number; LIMIT off or a number above 0;
+ * FLAG 0 or 1; CHOICE one of the names in the choices, as its index. agree: 1 where all ranks must
+ * have the same value. A twin is read where the variable itself is not set. */
 #define CINCH_SETTINGS(X)                                                                          \
     X(TEXT, codec, "CODEC", "none", 1, NULL,                                                       \
       "codec for both levels where CODEC_INTRA and CODEC_INTER do not say more: none, bf16, "      \
-      "int8, "                                                                                     \
-      "topk or a plug-in's name, then :key=value,...")                                             \
+      "int8, topk or a plug-in's name, then :key=value,...; or auto: a codec where measured "      \
+      "times say that it pays")                                                                    \
     X(TEXT, codec_intra, "CODEC_INTRA", "none", 1, NULL, "codec between ranks of one host")        \
     X(TEXT, codec_inter, "CODEC_INTER", "", 1, NULL, "codec between hosts; empty: as CINCH_CODEC") \
     X(SIZE, codec_min_bytes, "CODEC_MIN_BYTES", "1M", 1, NULL,                                     \
@@ -34,6 +34,9 @@
     X(TEXT, codec_plugin, "CODEC_PLUGIN", "", 0, NULL, "codec plug-ins to load, path.so,...")      \
     X(SIZE, ef_max_bytes, "EF_MAX_BYTES", "4G", 1, NULL,                                           \
       "cap on error-feedback residuals of a communicator")                                         \
+    X(LIMIT, max_rel_error, "MAX_REL_ERROR", "off", 1, NULL,                                       \
+      "the error that a codec may make, relative, in the 2-norm: auto stays inside it, and "       \
+      "another codec that is seen to pass it is warned about; or off")                             \
     X(CHOICE, nonfinite, "NONFINITE", "propagate", 1, "propagate|error",                           \
       "what a compressed NaN or Inf does: reach every rank as NaN, or fail the call")              \
     X(TEXT, algo, "ALGO", "auto", 1, NULL, "auto, or an algorithm for every call, or op:name,...") \
@@ -41,6 +44,14 @@
       "auto, or a list out of shm,tcp; ^ before the list excludes")                                \
     X(SIZE, chunk, "CHUNK", "0", 1, NULL,                                                          \
       "bytes of a pipelined piece; 0: chosen by algorithm and size")                               \
+    X(TEXT, topo_file, "TOPO_FILE", "", 0, "NCCL_TOPO_FILE",                                       \
+      "a file of the machine, read in place of detection; each rank may have its own")             \
+    X(TEXT, topo_dump, "TOPO_DUMP", "", 0, NULL,                                                   \
+      "where rank 0 writes the machine that plans are made for")                                   \
+    X(TEXT, plan_file, "PLAN_FILE", "", 0, NULL,                                                   \
+      "measured plans, as `cinch tune` writes them; rank 0's count, and where another rank has "   \
+      "the file it must be the same")                                                              \
+    X(TEXT, plan_dump, "PLAN_DUMP", "", 0, NULL, "where rank 0 writes the plans in force")         \
     X(FLAG, checksum, "CHECKSUM", "0", 1, NULL, "1 checks every message's payload")                \
     X(TEXT, comm_id, "COMM_ID", "", 0, "NCCL_COMM_ID",                                             \
       "where ranks meet: HOST:PORT[#HEXSECRET] or file:/PATH")                                     \
@@ -85,6 +96,7 @@ typedef struct cinch_settings {
 #define CINCH_SETTING_TEXT char *
 #define CINCH_SETTING_SIZE uint64_t
 #define CINCH_SETTING_COUNT int64_t /* -1: not set and no default */
+#define CINCH_SETTING_LIMIT double  /* 0: off */
 #define CINCH_SETTING_FLAG bool
 #define CINCH_SETTING_CHOICE int
 #define X(type, field, ...) CINCH_SETTING_##type field;

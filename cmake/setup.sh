@@ -12,6 +12,9 @@ cinch_have() {
     libc6-dev) [ -e /usr/include/stdio.h ] ;;
     libsodium-dev) command -v pkg-config && pkg-config --exists libsodium ;;
     libexpat1-dev) command -v pkg-config && pkg-config --exists expat ;;
+    libjansson-dev) command -v pkg-config && pkg-config --exists jansson ;;
+    libhwloc-dev) command -v pkg-config && pkg-config --exists hwloc ;;
+    libibverbs-dev) command -v pkg-config && pkg-config --exists libibverbs ;;
     check) command -v pkg-config && pkg-config --exists check ;;
     *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1")" = installed ] ;;
     esac >/dev/null 2>&1

@@ -18,6 +18,7 @@ typedef struct cinch_call {
     size_t small_bytes;   /* room of a small stage slot */
     const uint16_t *host; /* [nranks] each rank's, from 0 on; NULL where they share one */
     int hosts, per_host;  /* ranks on each, 0 where hosts differ in that */
+    const struct cinch_forest *forest; /* the planned trees of the collective, or NULL */
 } cinch_call;
 
 typedef struct cinch_algo {
@@ -34,24 +35,27 @@ typedef struct cinch_algo {
     void (*build)(cinch_builder *b, cinch_schedule *s, int rank, int nranks,
                   const cinch_call *call);
 
-    int (*parts)(int nranks); /* of its schedules */
+    int (*parts)(const cinch_call *call); /* of its schedules */
 
     /* Bytes of a part: part_bytes in a long message, down to least_bytes in a short one, so that a
      * few rounds can overlap. round_most: 0, or the room of a round, all blocks of the send buffer
      * together. */
     size_t part_bytes, least_bytes, round_most;
+    size_t (*round_bytes)(const cinch_call *call); /* of a round, in place of all that; or NULL */
 
     size_t
         maps_from; /* bytes from which it reaches into peers' buffers that are mapped; 0: never */
 } cinch_algo;
 
 /* For `parts`: one, and one for each rank. */
-int cinch_parts_one(int nranks);
-int cinch_parts_ranks(int nranks);
+int cinch_parts_one(const cinch_call *call);
+int cinch_parts_ranks(const cinch_call *call);
 
 /* Rows of all-reduce, and of all others as far as the algorithm serves them. */
 extern const cinch_algo cinch_algo_oneshot, cinch_algo_twoshot, cinch_algo_ring, cinch_algo_tree,
     cinch_algo_halving, cinch_algo_direct, cinch_algo_exchange, cinch_algo_twostep, cinch_algo_hier;
+extern const cinch_algo cinch_algo_forest, cinch_algo_reducescatter_forest,
+    cinch_algo_allgather_forest, cinch_algo_broadcast_forest, cinch_algo_reduce_forest;
 extern const cinch_algo cinch_algo_reducescatter_oneshot, cinch_algo_allgather_oneshot,
     cinch_algo_broadcast_oneshot, cinch_algo_reduce_oneshot, cinch_algo_alltoall_oneshot,
     cinch_algo_gather_oneshot, cinch_algo_scatter_oneshot;
@@ -62,6 +66,9 @@ extern const cinch_algo cinch_algo_broadcast_tree, cinch_algo_reduce_tree;
 extern const cinch_algo cinch_algo_reducescatter_direct, cinch_algo_allgather_direct,
     cinch_algo_broadcast_direct, cinch_algo_reduce_direct, cinch_algo_alltoall_direct,
     cinch_algo_gather_direct, cinch_algo_scatter_direct;
+
+extern const cinch_algo cinch_algo_reducescatter_hier, cinch_algo_allgather_hier,
+    cinch_algo_broadcast_hier, cinch_algo_reduce_hier;
 
 const cinch_algo *cinch_algo_at(int index); /* NULL past the end */
 
@@ -74,6 +81,9 @@ const cinch_algo *cinch_algo_choose(const cinch_call *call);
 /* Schedules of `rank` by `algo`. */
 cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_call *call,
                                cinch_schedule *schedule);
+
+/* Bytes of a round of a block. chunk: of a part (CINCH_CHUNK), 0: as the algorithm likes. */
+size_t cinch_algo_round_bytes(const cinch_algo *algo, const cinch_call *call, size_t chunk);
 
 /* The constants of the cost guesses: microseconds per step and per byte of the slowest link. */
 double cinch_cost_step(const cinch_call *call);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "coll/engine.h"
 #include "coll/group.h"
+#include "coll/inforce.h"
 #include "coll/introspect.h"
 
 cinchResult_t cinch_comm_known(const struct cinchComm *comm) {
@@ -100,7 +101,7 @@ static void nap(void) {
 void cinch_comm_await_turn(struct cinchComm *comm, uint64_t number) {
     for (;;) {
         uint64_t turn = atomic_load_explicit(&comm->turn, memory_order_acquire);
-        if (turn != CINCH_TURN_NONE && turn >= number) return;
+        if (turn < CINCH_TURN_INSIDE && turn >= number) return;
         nap();
     }
 }
@@ -157,7 +158,8 @@ static void configure(struct cinchComm *comm, const cinchConfig_t *config,
         if (!good) refusal->code = cinchInvalidArgument;
     }
     if (good && cinch_policy_load(&comm->settings, comm->name, &comm->policy, refusal->why) &&
-        cinch_stats_writable(&comm->settings, refusal->why))
+        cinch_stats_writable(&comm->settings, refusal->why) &&
+        cinch_inforce_writable(&comm->settings, refusal->why))
         refusal->why[0] = '\0';
 }
 
@@ -170,6 +172,7 @@ cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm
     comm->magic = CINCH_COMM_MAGIC;
     comm->born_ns = cinch_now_ns();
     comm->born_ticks = cinch_ticks();
+    comm->derived = parent != NULL;
     atomic_store(&comm->turn, CINCH_TURN_NONE);
     atomic_store(&comm->joining, true);
     configure(comm, config, parent, refusal, &blocking);
@@ -186,7 +189,11 @@ void cinch_comm_release(struct cinchComm *comm) {
     if (comm->net) cinch_net_close(comm->net);
     cinch_rendezvous_leave(comm->meeting);
     cinch_op_forget(comm);
+    cinch_atlas_free(comm);
     free(comm->host);
+    cinch_choice_free(comm->choice);
+    if (comm->tuned) cinch_tuned_free(comm->tuned);
+    free(comm->tuned);
     while (comm->tags) {
         cinch_tag *next = comm->tags->next;
         free(comm->tags);

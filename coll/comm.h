@@ -9,8 +9,11 @@
 #include "base/arena.h"
 #include "base/heap.h"
 #include "coll/algo.h"
+#include "coll/atlas.h"
+#include "coll/choice.h"
 #include "coll/ef.h"
 #include "coll/policy.h"
+#include "coll/tuned.h"
 #include "compress/reduce.h"
 #include "transports/shm.h"
 #include "transports/transport.h"
@@ -52,6 +55,9 @@ struct cinchComm {
     bool all_local;              /* and all have windows on each other */
     bool heaps;                  /* and has mapped every rank's heap, on every rank */
     size_t llc_bytes;            /* last-level cache */
+    char machine[256];           /* what the ranks' machines are, as in a plan file */
+    cinch_tuned *tuned;          /* what was measured on them, or NULL */
+    cinch_choice *choice;        /* what follows for algorithms and codec, or NULL */
     _Atomic bool crowded;        /* more ranks here than CPUs: wait without spinning */
     _Atomic size_t oneshot_most; /* up to here one-shot is chosen without looking further */
 
@@ -74,14 +80,17 @@ struct cinchComm {
     _Atomic bool aborted; /* ends all waits, and stays */
     _Atomic bool revoked; /* ends operations, not splits and shrinks */
     bool finalized;       /* by this rank: no calls come any more */
+    bool derived;         /* out of another communicator, by a split or shrink */
+    bool over_budget;     /* CINCH_MAX_REL_ERROR was passed, and that was said */
     pthread_mutex_t why_lock;
     char why[CINCH_ERROR_TEXT];
 
     struct cinch_kept *kept; /* schedules, built when first needed */
+    cinch_atlas *atlas;      /* the machine's graph; NULL: nobody asked */
     uint32_t *p2p_count;     /* [2 * nranks] messages sent to and received from each, or NULL */
 
     /* Scratch of the operation whose turn it is. */
-    cinch_scratch data, messages, pointers, peers, scaled;
+    cinch_scratch data, messages, pointers, peers, scaled, sample;
 
     cinch_redop redop[CINCH_MOST_REDOPS];
     cinch_tag *tags;
@@ -97,6 +106,7 @@ struct cinchComm {
 #define CINCH_CONFIG_MAGIC 0xcafebeefu /* of CINCH_CONFIG_INITIALIZER */
 #define CINCH_COMM_MAGIC 0x636f6d6d68636e63u
 #define CINCH_TURN_NONE UINT64_MAX
+#define CINCH_TURN_INSIDE (CINCH_TURN_NONE - 1) /* an operation of the join itself */
 
 /* Zeroed memory for one, or NULL; and its end. A while after that the handle is still known to be
  * none. */
@@ -126,8 +136,10 @@ cinchResult_t cinch_comm_stopped(const struct cinchComm *comm);
 /* Success, or why it serves for no split: it has failed, or was aborted or finalized. */
 cinchResult_t cinch_comm_healthy(struct cinchComm *comm);
 
-/* Puts a codec in force, and finds up to where one-shot is chosen then. */
-void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec);
+/* Puts a codec in force (automatic: only where it pays), and works out what is chosen then: by the
+ * curves that there are, and up to where one-shot is. SystemError. */
+cinchResult_t cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec,
+                                   bool automatic);
 
 /* The next operation's number. */
 static inline uint64_t cinch_comm_issue(struct cinchComm *comm) {

@@ -105,6 +105,14 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
                               cinchDataType_t dtype, const cinch_algo **algo, cinch_cut *cut);
 
+/* Whether such a call is compressed. */
+bool cinch_op_compresses(const struct cinchComm *comm, const cinch_candidate *candidate);
+
+/* How long a collective of so many bytes, all blocks together, will take, in microseconds: by what
+ * was measured, else by the guesses that rank algorithms; NaN where neither says anything. */
+double cinch_op_predict(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
+                        bool encoded);
+
 /* Frees what was kept for the communicator's operations. */
 void cinch_op_forget(struct cinchComm *comm);
 
@@ -123,6 +131,10 @@ cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer)
  * One whose result is a failure already ends with that. Every op's result is set; returns the first
  * failure. The calling thread does all the work. */
 cinchResult_t cinch_engine_run(cinch_op *list);
+
+/* Runs one operation while no other has its turn, as a part of the join or of a call like it; the
+ * turn is left as it was. Collective. */
+cinchResult_t cinch_engine_run_inside(const cinch_called *call);
 
 /* The fused executor: one-shot for a message of one small slot, the same schedule written out. It
  * must be the operation's turn. */

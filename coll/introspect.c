@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,8 +65,7 @@ static cinchResult_t choose(const struct cinchComm *comm, cinch_collective colle
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
     cinch_candidate candidate = {collective, bytes, dtype, cinchSum, false};
     cinch_call call = cinch_op_call(comm, collective, bytes / blocks);
-    *encoded = call.encoded =
-        cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, &candidate);
+    *encoded = call.encoded = cinch_op_compresses(comm, &candidate);
     return cinch_op_choose(comm, &call, dtype, algo, cut);
 }
 
@@ -83,17 +83,20 @@ cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t byt
     bool encoded = false;
     if (comm->nranks > 1 && collective != CINCH_SENDRECV)
         CINCH_TRY(choose(comm, collective, bytes, dtype, &encoded, &algo, &cut));
-    char text[512];
+    char text[512], predicted[32] = "null";
+    double us = cinch_op_predict(comm, collective, bytes, encoded);
+    if (isfinite(us)) snprintf(predicted, sizeof predicted, "%.6g", us);
     int wrote =
         snprintf(text, sizeof text,
                  "{\"op\":\"%s\",\"bytes\":%zu,\"dtype\":\"%s\",\"algo\":\"%s\",\"codec\":\"%s\","
-                 "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu}",
+                 "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu,"
+                 "\"predicted_us\":%s}",
                  op, bytes, cinch_dtype_name(dtype),
                  algo               ? algo->name
                  : comm->nranks > 1 ? "direct"
                                     : "copy",
                  encoded ? comm->policy.codec.vt->name : "none", transport_of(comm),
-                 cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds);
+                 cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds, predicted);
     size_t need = (size_t)wrote + 1, room = *len;
     *len = need;
     if (!json) return cinchSuccess;

@@ -8,11 +8,12 @@
 #include "base/log.h"
 #include "coll/comm.h"
 #include "coll/engine.h"
+#include "coll/inforce.h"
 
 /* What a rank sees of the others' memory; the least that any rank sees is what is used. */
 typedef struct view {
     cpu_set_t cpus; /* on which it may run */
-    uint8_t windows, heaps;
+    uint8_t windows, heaps, asked;
     uint16_t first;                       /* the first rank of its host */
     uint8_t address[CINCH_ADDRESS_BYTES]; /* where it can be met if all else fails */
 } view;
@@ -47,7 +48,8 @@ static cinchResult_t number_hosts(struct cinchComm *comm, const view *all) {
     return cinchSuccess;
 }
 
-static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
+/* asked: by any rank, for the machine's graph. */
+static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *asked) {
     cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
     int here = 0;
     CPU_ZERO(&cpus);
@@ -56,6 +58,7 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
         comm->all_local &= all[q].windows;
         comm->heaps &= all[q].heaps;
         comm->one_host &= comm->net->local[q] != 0;
+        *asked |= all[q].asked;
         if (!comm->net->local[q]) continue;
         CPU_OR(&cpus, &cpus, &all[q].cpus);
         here++;
@@ -69,7 +72,10 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all) {
 }
 
 static cinchResult_t agree_on_views(struct cinchComm *comm) {
-    view mine = {.windows = comm->net->shm != NULL, .heaps = comm->net->shm != NULL};
+    bool asked = false;
+    view mine = {.windows = comm->net->shm != NULL,
+                 .heaps = comm->net->shm != NULL,
+                 .asked = cinch_atlas_asked(comm)};
     if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
         memset(&mine.cpus, 0xff, sizeof mine.cpus);
     while (!comm->net->local[mine.first]) mine.first++;
@@ -82,8 +88,9 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     view *all = malloc((size_t)comm->nranks * sizeof *all);
     if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
     cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
-    if (result == cinchSuccess) result = join_views(comm, all);
+    if (result == cinchSuccess) result = join_views(comm, all, &asked);
     free(all);
+    if (result == cinchSuccess && asked) result = cinch_atlas_join(comm);
     return result;
 }
 
@@ -96,24 +103,43 @@ static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
            algo == &cinch_algo_oneshot && cut.rounds == 1;
 }
 
-void cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec) {
-    comm->policy.codec = *codec;
-    comm->oneshot_most = 0;
-    if (comm->worker) return; /* the short way is one that waits */
-    const char *wanted = comm->policy.algo[CINCH_ALLREDUCE];
-    bool possible = !wanted[0] || strcmp(wanted, cinch_algo_oneshot.name) == 0;
-    if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return;
-    size_t most = CINCH_SMALL_SLOT, min = (size_t)comm->settings.codec_min_bytes;
-    if (codec->vt && min <= most) most = min ? min - 1 : 0;
-    size_t below = 0, above = most / 64 + 1; /* it is chosen up to some size, and not beyond */
-    while (below + 1 < above) {
+/* Up to which size, of at most `most`, one-shot is chosen for all-reduce. */
+static size_t find_oneshot(const struct cinchComm *comm, size_t most) {
+    size_t below = 0, above = most / 64 + 1;
+    if (cinch_choice_knows(comm->choice, CINCH_ALLREDUCE, false)) { /* class by class */
+        size_t upto = 0;
+        for (uint64_t at = 4; at <= most && chooses_oneshot(comm, at);) {
+            at = cinch_choice_next(at);
+            upto = at - 1 < most ? at - 1 : most;
+        }
+        return upto;
+    }
+    while (below + 1 < above) { /* by the guesses it is chosen up to some size, and not beyond */
         size_t middle = (below + above) / 2;
         if (chooses_oneshot(comm, middle * 64))
             below = middle;
         else
             above = middle;
     }
-    comm->oneshot_most = below * 64;
+    return below * 64;
+}
+
+cinchResult_t cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec,
+                                   bool automatic) {
+    comm->policy.codec = *codec;
+    comm->policy.automatic = automatic;
+    comm->oneshot_most = 0;
+    cinch_choice_free(comm->choice);
+    comm->choice = NULL;
+    CINCH_TRY(cinch_choice_make(comm->tuned, codec, &comm->choice));
+    if (comm->worker) return cinchSuccess; /* the short way is one that waits */
+    const char *wanted = comm->policy.algo[CINCH_ALLREDUCE];
+    bool possible = !wanted[0] || strcmp(wanted, cinch_algo_oneshot.name) == 0;
+    if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return cinchSuccess;
+    size_t most = CINCH_SMALL_SLOT, min = (size_t)comm->settings.codec_min_bytes;
+    if (codec->vt && min <= most) most = min ? min - 1 : 0;
+    comm->oneshot_most = find_oneshot(comm, most);
+    return cinchSuccess;
 }
 
 static cinchResult_t connect_ranks(struct cinchComm *comm) {
@@ -129,16 +155,16 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
                              &comm->net));
     CINCH_TRY(agree_on_views(comm));
     comm->llc_bytes = cinch_cpu_llc_bytes();
-    if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt)
+    if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt &&
+        !comm->policy.auto_inter)
         cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "
                    "(CINCH_CODEC_INTRA compresses inside a host)",
                    comm->settings.codec_inter[0] ? "_INTER" : "",
                    comm->settings.codec_inter[0] ? comm->settings.codec_inter
                                                  : comm->settings.codec,
                    comm->nranks);
-    comm->policy.both_levels = comm->policy.intra.vt != NULL;
-    cinch_comm_use_codec(comm, comm->one_host ? &comm->policy.intra : &comm->policy.inter);
-    return cinchSuccess;
+    comm->policy.both_levels = comm->policy.intra.vt && !comm->policy.auto_intra;
+    return cinch_inforce_join(comm);
 }
 
 void cinch_comm_joined(struct cinchComm *comm, cinchResult_t result) {

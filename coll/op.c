@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Planning an operation: algorithm, cut, codec and scratch. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
+#include "coll/budget.h"
 #include "coll/engine.h"
 #include "compress/dtype.h"
 
@@ -27,12 +29,14 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
                         .host = comm->host,
                         .hosts = comm->hosts,
                         .per_host = comm->per_host,
-                        .small_bytes = CINCH_SMALL_SLOT};
+                        .small_bytes = CINCH_SMALL_SLOT,
+                        .forest = cinch_atlas_forest(comm, collective, 0)};
 }
 
 static cinch_call call_of(const cinch_op *op, bool mapped) {
     cinch_call call = cinch_op_call(op->call.comm, op->call.collective, op->call.count * op->esize);
     call.root = op->call.root;
+    if (call.root) call.forest = cinch_atlas_forest(op->call.comm, call.collective, call.root);
     call.encoded = op->encoded;
     call.mapped = mapped;
     return call;
@@ -61,29 +65,36 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-/* Bytes of a round of a block. */
-static size_t round_bytes(const struct cinchComm *comm, const cinch_algo *algo,
-                          const cinch_call *call) {
+size_t cinch_algo_round_bytes(const cinch_algo *algo, const cinch_call *call, size_t chunk) {
     if (call->mapped && algo->maps_from) return call->bytes;
-    size_t parts = (size_t)algo->parts(comm->nranks), part = comm->settings.chunk;
+    size_t parts = (size_t)algo->parts(call), part = chunk;
+    if (!part && algo->round_bytes) return algo->round_bytes(call);
     if (!part) { /* a codec leaves less for the wire, which wants long messages */
         part = call->encoded ? 4 * algo->part_bytes : algo->part_bytes;
         part = smaller(part, larger(call->bytes / 4 / parts, algo->least_bytes));
     }
     if (!algo->round_most) return part * parts;
-    int blocks = cinch_shape_in_blocks(cinch_shape_of(call->collective), comm->nranks);
+    int blocks = cinch_shape_in_blocks(cinch_shape_of(call->collective), call->nranks);
     return smaller(part * parts, algo->round_most / (size_t)blocks / 64 * 64);
+}
+
+/* By name, by what was measured, else by guesses. */
+static const cinch_algo *pick(const struct cinchComm *comm, const cinch_call *call) {
+    const char *name = comm->policy.algo[call->collective];
+    if (name[0]) return cinch_algo_find(call->collective, name);
+    const cinch_algo *measured = cinch_choice_find(comm->choice, call);
+    return measured ? measured : cinch_algo_choose(call);
 }
 
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
                               cinchDataType_t dtype, const cinch_algo **algo, cinch_cut *cut) {
     const char *name = comm->policy.algo[call->collective];
-    *algo = name[0] ? cinch_algo_find(call->collective, name) : cinch_algo_choose(call);
+    *algo = pick(comm, call);
     if (!*algo || (*algo)->supports(call)) return cannot(name, *algo, call);
     size_t esize = cinch_dtype_size(dtype);
     size_t granule = call->encoded ? cinch_codec_granule(&comm->policy.codec) : 64 / esize;
-    size_t round = round_bytes(comm, *algo, call) / esize;
-    *cut = cinch_cut_make(call->bytes / esize, (*algo)->parts(comm->nranks), granule, round);
+    size_t round = cinch_algo_round_bytes(*algo, call, comm->settings.chunk) / esize;
+    *cut = cinch_cut_make(call->bytes / esize, (*algo)->parts(call), granule, round);
     return cinchSuccess;
 }
 
@@ -116,8 +127,8 @@ void cinch_op_forget(struct cinchComm *comm) {
         cinch_schedule_free(&k->schedule);
         free(k);
     }
-    cinch_scratch *scratch[] = {&comm->data, &comm->messages, &comm->pointers, &comm->peers,
-                                &comm->scaled};
+    cinch_scratch *scratch[] = {&comm->data,  &comm->messages, &comm->pointers,
+                                &comm->peers, &comm->scaled,   &comm->sample};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) cinch_scratch_free(scratch[i]);
     free(comm->p2p_count);
     comm->p2p_count = NULL;
@@ -330,6 +341,7 @@ static cinchResult_t prepare_run(cinch_op *op) {
     CINCH_TRY(get_schedule(op));
     CINCH_TRY(reserve(op));
     if (op->encoded) CINCH_TRY(prepare_codec(op));
+    if (op->encoded) cinch_budget_look(op);
     op->stream_out = outgrows_cache(op);
     op->base = comm->rounds;
     op->iteration = 0;
@@ -363,6 +375,37 @@ static cinchResult_t scale_input(cinch_op *op) {
     return cinchSuccess;
 }
 
+/* Whether `auto` takes the codec: where it pays, and an algorithm asked for by name takes one. */
+static bool pays(const struct cinchComm *comm, const cinch_candidate *candidate) {
+    cinch_collective collective = candidate->collective;
+    const char *name = comm->policy.algo[collective];
+    size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
+    if (!cinch_choice_pays(comm->choice, collective, candidate->bytes)) return false;
+    cinch_call call = cinch_op_call(comm, collective, candidate->bytes / blocks);
+    call.encoded = true;
+    const cinch_algo *algo = name[0] ? cinch_algo_find(collective, name) : NULL;
+    return !name[0] || (algo && !algo->supports(&call));
+}
+
+bool cinch_op_compresses(const struct cinchComm *comm, const cinch_candidate *candidate) {
+    return cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, candidate) &&
+           (!comm->policy.automatic || pays(comm, candidate));
+}
+
+double cinch_op_predict(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
+                        bool encoded) {
+    if (comm->nranks < 2 || collective == CINCH_SENDRECV) return NAN;
+    size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
+    cinch_call call = cinch_op_call(comm, collective, bytes / blocks);
+    call.encoded = encoded;
+    const cinch_algo *algo = pick(comm, &call);
+    if (!algo || algo->supports(&call)) return NAN;
+    const cinch_curve *curve = cinch_choice_curve(comm->tuned, collective, algo->name,
+                                                  encoded ? &comm->policy.codec : NULL);
+    if (curve) return cinch_curve_us(curve, bytes);
+    return encoded ? NAN : algo->cost(&call); /* of codecs the guesses know nothing */
+}
+
 static bool is_compressed(const cinch_op *op) {
     const struct cinchComm *comm = op->call.comm;
     const cinch_shape *shape = cinch_shape_of(op->call.collective);
@@ -374,8 +417,7 @@ static bool is_compressed(const cinch_op *op) {
         .dtype = op->call.dtype,
         .redop = op->call.redop,
         .in_place = op->call.send == out + block * (size_t)cinch_shape_in_base(shape, comm->rank)};
-    return !op->call.premul &&
-           cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, &call);
+    return !op->call.premul && cinch_op_compresses(comm, &call);
 }
 
 cinchResult_t cinch_op_plan(cinch_op *op) {

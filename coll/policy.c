@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "coll/budget.h"
 #include "compress/dtype.h"
 #include "transports/address.h"
 #include "transports/transport.h"
@@ -81,9 +82,19 @@ static bool use_exclusion(const char *word, cinch_policy *policy, char *why) {
     return true;
 }
 
-static bool read_codec(const char *variable, const char *spec, cinch_codec *codec, char *why) {
+bool cinch_policy_codec(const cinch_settings *settings, const char *spec, cinch_codec *codec,
+                        bool *automatic, char *why, size_t room) {
+    *automatic = strcmp(spec, "auto") == 0;
+    if (*automatic) spec = cinch_budget_codec(settings->max_rel_error);
+    if (strncmp(spec, "auto:", 5) != 0) return cinch_codec_parse(spec, codec, why, room);
+    snprintf(why, room, "'%.100s': auto takes no parameters", spec);
+    return false;
+}
+
+static bool read_codec(const cinch_settings *s, const char *variable, const char *spec,
+                       cinch_codec *codec, bool *automatic, char *why) {
     char clause[CINCH_ERROR_TEXT / 2];
-    return cinch_codec_parse(spec, codec, clause, sizeof clause) ||
+    return cinch_policy_codec(s, spec, codec, automatic, clause, sizeof clause) ||
            refuse(why, variable, spec, clause);
 }
 
@@ -119,8 +130,6 @@ static bool use_algo(const char *word, cinch_policy *policy, char *why) {
                 snprintf(policy->algo[c], sizeof policy->algo[c], "%s", automatic ? "" : name);
         return true;
     }
-    if (strcmp(name, "forest") == 0)
-        return refuse(why, "CINCH_ALGO", word, "known, not in this version");
     list_algos(only, clause, sizeof clause - 64);
     strcat(clause, colon ? " are accepted" : " are accepted, also as OP:NAME");
     return refuse(why, "CINCH_ALGO", word, clause);
@@ -145,9 +154,11 @@ bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *
     }
     comm_name = name;
     const char *inter = s->codec_inter[0] ? s->codec_inter : s->codec;
-    return read_codec("CINCH_CODEC", s->codec, &policy->inter, why) &&
-           read_codec("CINCH_CODEC_INTER", inter, &policy->inter, why) &&
-           read_codec("CINCH_CODEC_INTRA", s->codec_intra, &policy->intra, why) &&
+    bool *automatic = &policy->auto_inter;
+    return read_codec(s, "CINCH_CODEC", s->codec, &policy->inter, automatic, why) &&
+           read_codec(s, "CINCH_CODEC_INTER", inter, &policy->inter, automatic, why) &&
+           read_codec(s, "CINCH_CODEC_INTRA", s->codec_intra, &policy->intra, &policy->auto_intra,
+                      why) &&
            each_word(s->codec_dtypes, ',', use_dtype, policy, why) &&
            each_word(s->codec_ops, ',', use_op, policy, why) &&
            each_word(s->codec_exclude, ';', use_exclusion, policy, why) &&

@@ -17,7 +17,9 @@ enum { CINCH_MOST_EXCLUSIONS = 16 };
 typedef struct cinch_policy {
     char algo[CINCH_COLLECTIVES][16]; /* names, of a row for one collective at least; "": auto */
     cinch_codec intra, inter;         /* the environment's, per level */
+    bool auto_intra, auto_inter;      /* these are what `auto` compresses with where it pays */
     cinch_codec codec;                /* in force: of the level that the communicator spans */
+    bool automatic;                   /* and used only where it pays */
     bool both_levels;                 /* and inside hosts too */
     unsigned dtypes;                  /* bit per cinchDataType_t that may be compressed */
     unsigned ops;                     /* bit per cinch_collective in CINCH_CODEC_OPS */
@@ -30,6 +32,11 @@ typedef struct cinch_policy {
  * a sentence in why that names the variable. */
 bool cinch_policy_load(const cinch_settings *settings, const char *name, cinch_policy *policy,
                        char why[CINCH_ERROR_TEXT]);
+
+/* Reads a codec as CINCH_CODEC has it: for auto *automatic, and the codec that goes with the
+ * budget. False with a clause in why. */
+bool cinch_policy_codec(const cinch_settings *settings, const char *spec, cinch_codec *codec,
+                        bool *automatic, char *why, size_t room);
 
 /* What decides whether a call is compressed. */
 typedef struct cinch_candidate {

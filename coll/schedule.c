@@ -148,7 +148,7 @@ static bool overlap(const cinch_schedule *s, const cinch_ref *a, const cinch_ref
     if (user_a != user_b || (!user_a && a->space != b->space)) return false;
     if (user_a && joint_block(s, a) != joint_block(s, b)) return false;
     if (a->slot != b->slot || a->rank != b->rank) return false;
-    if (!user_a && a->block != b->block) return false;
+    if (a->space == CINCH_STAGE && a->block != b->block) return false;
     if (a->space == CINCH_BOX || a->space == CINCH_WIRE) return true; /* parts share the slot */
     if (a->part == CINCH_ALL_PARTS || b->part == CINCH_ALL_PARTS) return true;
     return a->part < b->part + b->parts && b->part < a->part + a->parts;

@@ -53,7 +53,8 @@ typedef struct cinch_ref {
     uint16_t part;  /* the first, or CINCH_ALL_PARTS */
     uint16_t parts; /* how many, adjacent */
     uint16_t rank;  /* whose, for STAGE and PEER_* */
-    uint16_t block; /* of a user's buffer, or of the stage */
+    uint16_t block; /* of a user's buffer, or of the stage; in private scratch: of which block what
+                       is encoded from there is a part, so that residuals are kept apart */
 } cinch_ref;
 
 /* flags of an item */

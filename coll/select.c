@@ -14,21 +14,30 @@ static const cinch_algo *const table[] = {
     &cinch_algo_exchange,
     &cinch_algo_twostep,
     &cinch_algo_hier,
+    &cinch_algo_forest,
     &cinch_algo_reducescatter_oneshot,
     &cinch_algo_reducescatter_ring,
     &cinch_algo_reducescatter_direct,
+    &cinch_algo_reducescatter_hier,
+    &cinch_algo_reducescatter_forest,
     &cinch_algo_allgather_oneshot,
     &cinch_algo_allgather_ring,
     &cinch_algo_allgather_direct,
+    &cinch_algo_allgather_hier,
+    &cinch_algo_allgather_forest,
     &cinch_algo_broadcast_oneshot,
     &cinch_algo_broadcast_ring,
     &cinch_algo_broadcast_tree,
     &cinch_algo_broadcast_direct,
+    &cinch_algo_broadcast_hier,
+    &cinch_algo_broadcast_forest,
     &cinch_algo_reduce_oneshot,
     &cinch_algo_reduce_twoshot,
     &cinch_algo_reduce_ring,
     &cinch_algo_reduce_tree,
     &cinch_algo_reduce_direct,
+    &cinch_algo_reduce_hier,
+    &cinch_algo_reduce_forest,
     &cinch_algo_alltoall_oneshot,
     &cinch_algo_alltoall_direct,
     &cinch_algo_gather_oneshot,
@@ -37,13 +46,13 @@ static const cinch_algo *const table[] = {
     &cinch_algo_scatter_direct,
 };
 
-int cinch_parts_one(int nranks) {
-    (void)nranks;
+int cinch_parts_one(const cinch_call *call) {
+    (void)call;
     return 1;
 }
 
-int cinch_parts_ranks(int nranks) {
-    return nranks;
+int cinch_parts_ranks(const cinch_call *call) {
+    return call->nranks;
 }
 
 const cinch_algo *cinch_algo_at(int index) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "coll/comm.h"
+#include "coll/inforce.h"
 
 /* What one rank says of its cinchCommSetCodec: all must say the same. */
 typedef struct wish {
@@ -41,11 +42,12 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
     CINCH_TRY(cinch_comm_drain(comm));
     CINCH_TRY(cinch_comm_state(comm));
     cinch_codec codec = comm->one_host ? comm->policy.intra : comm->policy.inter;
+    bool automatic = comm->one_host ? comm->policy.auto_intra : comm->policy.auto_inter;
     wish mine = {.spec = "(the environment's)", .good = 1};
     char why[CINCH_ERROR_TEXT] = "";
     if (spec) {
-        mine.good =
-            strlen(spec) < sizeof mine.spec && cinch_codec_parse(spec, &codec, why, sizeof why);
+        mine.good = strlen(spec) < sizeof mine.spec &&
+                    cinch_policy_codec(&comm->settings, spec, &codec, &automatic, why, sizeof why);
         snprintf(mine.spec, sizeof mine.spec, "%s", spec);
     }
     cinchResult_t result = all_agree(comm, &mine);
@@ -54,9 +56,10 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
                           why[0] ? why : "at most 255 characters are accepted");
     CINCH_TRY(result);
     if (!same_codec(&codec, &comm->policy.codec)) cinch_ef_clear(&comm->ef);
-    comm->policy.both_levels = spec || comm->policy.intra.vt;
-    cinch_comm_use_codec(comm, &codec);
-    return cinchSuccess;
+    comm->policy.both_levels =
+        spec ? !automatic : comm->policy.intra.vt && !comm->policy.auto_intra;
+    CINCH_TRY(cinch_comm_use_codec(comm, &codec, automatic));
+    return cinch_inforce_measure(comm);
 }
 
 cinchResult_t cinchCommTag(cinchComm_t comm, const void *ptr, size_t bytes, uint64_t id) {

@@ -154,6 +154,8 @@ static bool exists(machine *m, rank_state *r, const cinch_ref *ref) {
     bool used = true;
     if (ref->space == CINCH_STAGE) {
         most = r->s->stage_blocks;
+    } else if (ref->space >= CINCH_TMP && ref->space <= CINCH_WIRE) {
+        most = cinch_shape_in_blocks(m->shape, m->n);
     } else if (in) {
         used = cinch_shape_sends(m->shape, rank, m->root);
         most = cinch_shape_in_blocks(m->shape, m->n);

@@ -72,14 +72,10 @@ bool cinch_codec_parse(const char *spec, cinch_codec *out, char *why, size_t roo
         *out = codec;
         return true;
     }
-    if (len == 4 && !memcmp(spec, "auto", 4)) {
-        snprintf(why, room, "'%s' is known, but not in this version", spec);
-        return false;
-    }
     codec.vt = find(spec, len);
     if (!codec.vt) {
         list_names(names, sizeof names);
-        snprintf(why, room, "'%s' names no codec: accepted are %s, then :key=value,...", spec,
+        snprintf(why, room, "'%s' names no codec: accepted are auto, %s, then :key=value,...", spec,
                  names);
         return false;
     }

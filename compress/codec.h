@@ -20,8 +20,7 @@ typedef struct cinch_codec {
 
 /* Reads "none", "int8", "topk:ratio=0.01,ef=0", ... On failure `why` (room bytes) says what is
  * wrong and what is accepted: a clause without the variable's name, which the caller puts before
- * it. Names on the design's list that are not built yet are refused as "known, not in this
- * version". */
+ * it. "auto" is no codec: it is read before this is asked. */
 bool cinch_codec_parse(const char *spec, cinch_codec *out, char *why, size_t room);
 
 /* The i-th registered codec, built-ins first, then plug-ins; NULL past the end. */

@@ -8,5 +8,6 @@ int cinch_run_main(int argc, char **argv);
 int cinch_perf_main(int argc, char **argv);
 int cinch_info_main(int argc, char **argv);
 int cinch_topo_main(int argc, char **argv);
+int cinch_tune_main(int argc, char **argv);
 
 #endif

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-TBF = ["rate", "1gbit", "burst", "128kb", "latency", "20ms"]
+GIGABIT = 1000  # Mbit/s
 CODECS = ["none", "int8", "topk:ratio=0.01"]
 TARGETS = {"none": "0.98 to 1.03 of the bound", "int8": ">= 3.5 times exact",
            "topk:ratio=0.01": ">= 6 times exact"}
@@ -28,12 +28,19 @@ def run(*command):
     subprocess.run(command, check=True, capture_output=True)
 
 
-class Net:
-    """n namespaces with addresses 10.77.0.1.. on a bridge in one more namespace."""
+def shaper(mbits):
+    """The arguments of tc for a link of so many Mbit/s."""
+    return ["tbf", "rate", f"{mbits}mbit", "burst", "128kb", "latency", "20ms"]
 
-    def __init__(self, ranks):
+
+class Net:
+    """Namespaces with addresses 10.77.0.1.. on a bridge in one more namespace. links: how many of
+    1 Gbit/s, or a list of their speeds in Mbit/s."""
+
+    def __init__(self, links):
         self.tag = f"cinch{os.getpid()}"
-        self.ranks = ranks
+        self.rates = [GIGABIT] * links if isinstance(links, int) else list(links)
+        ranks = self.ranks = len(self.rates)
         self.names = [f"{self.tag}r{i}" for i in range(ranks)]
         self.hub = f"{self.tag}hub"
 
@@ -49,9 +56,17 @@ class Net:
             run("ip", "-n", self.hub, "link", "set", f"p{i}", "master", "br0", "up")
             run("ip", "-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "eth0")
             run("ip", "-n", name, "link", "set", "eth0", "up")
-            run("tc", "-n", self.hub, "qdisc", "add", "dev", f"p{i}", "root", "tbf", *TBF)
-            run("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", "tbf", *TBF)
+            shape = shaper(self.rates[i])
+            run("tc", "-n", self.hub, "qdisc", "add", "dev", f"p{i}", "root", *shape)
+            run("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", *shape)
         return self
+
+    def set_rate(self, mbits):
+        """All links get another speed."""
+        self.rates = [mbits] * self.ranks
+        for i, name in enumerate(self.names):
+            run("tc", "-n", self.hub, "qdisc", "change", "dev", f"p{i}", "root", *shaper(mbits))
+            run("tc", "-n", name, "qdisc", "change", "dev", "eth0", "root", *shaper(mbits))
 
     def __exit__(self, *unused):
         for name in self.names + [self.hub]:
@@ -70,20 +85,28 @@ class Net:
         return min(end["sum_received"]["bits_per_second"],
                    end["sum_received_bidir_reverse"]["bits_per_second"]) / 8
 
-    def perf(self, cinch, codec, size, samples):
+    def run_ranks(self, arguments, settings=None, timeout=300, per_host=1):
+        """Runs a command of `cinch`, with per_host ranks in each namespace: rank 0's stdout."""
+        size = self.ranks * per_host
         meeting = f"10.77.0.1:29400#{secrets.token_hex(32)}"
         ranks = []
-        for i, name in enumerate(self.names):
-            environment = dict(os.environ, CINCH_RANK=str(i), CINCH_SIZE=str(self.ranks),
-                               CINCH_COMM_ID=meeting, CINCH_INIT_TIMEOUT_MS="20000")
+        for rank in range(size):
+            environment = dict(os.environ, CINCH_RANK=str(rank), CINCH_SIZE=str(size),
+                               CINCH_COMM_ID=meeting, CINCH_INIT_TIMEOUT_MS="60000",
+                               **(settings or {}))
             ranks.append(subprocess.Popen(
-                ["ip", "netns", "exec", name, cinch, "perf", "allreduce", "-b", str(size), "-e",
-                 str(size), "-w", "1", "-N", str(samples), "-c", "0", "--codec", codec, "--json",
-                 "-"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        outputs = [rank.communicate(timeout=300) for rank in ranks]
+                ["ip", "netns", "exec", self.names[rank // per_host], *arguments], env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        outputs = [rank.communicate(timeout=timeout) for rank in ranks]
         if any(rank.returncode for rank in ranks):
-            sys.exit("cinch perf failed:\n" + "".join(error for _, error in outputs))
-        return json.loads(outputs[0][0].splitlines()[-1])
+            sys.exit(f"{' '.join(arguments)} failed:\n" + "".join(error for _, error in outputs))
+        return outputs[0][0]
+
+    def perf(self, cinch, codec, size, samples):
+        output = self.run_ranks([cinch, "perf", "allreduce", "-b", str(size), "-e", str(size), "-w",
+                                 "1", "-N", str(samples), "-c", "0", "--codec", codec, "--json",
+                                 "-"])
+        return json.loads(output.splitlines()[-1])
 
 
 def compare(net, cinch, options):

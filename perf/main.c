@@ -19,7 +19,7 @@ static const subcommand subcommands[] = {
     {"train", cinch_train_main, "train a small language model, exact and compressed"},
     {"info", cinch_info_main, "what this build and this machine offer, and every setting"},
     {"topo", cinch_topo_main, "what a machine is made of, and plans for it"},
-    {"tune", NULL, NULL},
+    {"tune", cinch_tune_main, "measure this machine, and write a plan file"},
 };
 
 static void print_help(FILE *file) {

@@ -139,6 +139,16 @@ static void plan_text(const char *json, const char *key, char *text, size_t room
     }
 }
 
+/* The number of "key":NUMBER there, NaN for null. */
+static double plan_number(const char *json, const char *key) {
+    char pattern[32], *end;
+    snprintf(pattern, sizeof pattern, "\"%s\":", key);
+    const char *found = strstr(json, pattern);
+    if (!found) return NAN;
+    double number = strtod(found + strlen(pattern), &end);
+    return end == found + strlen(pattern) ? NAN : number;
+}
+
 static cinchResult_t read_plan(job *j, cinch_row *row) {
     char json[1024];
     size_t room = sizeof json;
@@ -147,6 +157,7 @@ static cinchResult_t read_plan(job *j, cinch_row *row) {
     plan_text(json, "algo", row->algo, sizeof row->algo);
     plan_text(json, "codec", row->codec, sizeof row->codec);
     plan_text(json, "transport", row->transport, sizeof row->transport);
+    row->predicted_us = plan_number(json, "predicted_us");
     return cinchSuccess;
 }
 

@@ -60,7 +60,7 @@ typedef struct cinch_row {
     cinch_op op;
     int root;
     char algo[32], codec[128], transport[32];
-    double time_us, time_min_us;
+    double time_us, time_min_us, predicted_us;
     uint64_t wire_bytes;
     bool checked, judged; /* without the first, all below is null; without the second, wrong is */
     uint64_t wrong;

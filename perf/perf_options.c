@@ -283,7 +283,6 @@ static void list_algos(cinch_collective only, const char **names, int room) {
 /* "ring", "broadcast:ring", "auto", or a comma-separated list of them. What stands alone is for the
  * operation that is measured. */
 static int check_algo(const char *option, const char *list, const char *operation) {
-    static const char *const later[] = {"forest", NULL};
     const char *names[32];
     char item[64];
     int index;
@@ -299,7 +298,7 @@ static int check_algo(const char *option, const char *list, const char *operatio
             return cinch_usage(me, "%s %s: before the colon goes an operation's name", option,
                                item);
         list_algos(only, names, 32);
-        if (!cinch_option_choice(me, option, name, names, later, &index)) return 2;
+        if (!cinch_option_choice(me, option, name, names, NULL, &index)) return 2;
     }
     return 0;
 }
@@ -308,7 +307,8 @@ static int check_algo(const char *option, const char *list, const char *operatio
 static int check_codec(const char *name, const char *spec) {
     cinch_codec codec;
     char why[CINCH_ERROR_TEXT];
-    if (!spec[0] || cinch_codec_parse(spec, &codec, why, sizeof why)) return 0;
+    if (!spec[0] || strcmp(spec, "auto") == 0 || cinch_codec_parse(spec, &codec, why, sizeof why))
+        return 0;
     return cinch_usage(me, "%s%s: %s", name, spec, why);
 }
 

@@ -39,29 +39,33 @@ bool cinch_report_open(cinch_report *report, const cinch_perf_options *o, int ra
 
 static void print_head(const cinch_report *report) {
     const cinch_perf_options *o = report->options;
-    fprintf(
-        report->table,
-        "# cinch %s  %s  %d ranks  %s, %s%s\n"
-        "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n"
-        "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %8s %8s %11s %8s %9s\n",
-        CINCH_RELEASE, o->operation->name, report->ranks, o->in_place ? "in place" : "out of place",
-        o->mem_cinch ? "cinch memory" : "malloc memory", o->cold ? ", cold" : "", "bytes", "count",
-        "type", "redop", "root", "algo", "codec", "transport", "time", "algbw", "busbw", "wire",
-        "wrong", "rel_l2", "", "", "", "", "", "", "", "", "us", "GB/s", "GB/s", "bytes", "", "");
+    fprintf(report->table,
+            "# cinch %s  %s  %d ranks  %s, %s%s\n"
+            "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %11s %8s %8s %11s %8s %9s\n"
+            "# %10s %11s %8s %6s %4s %9s %-10s %-9s %11s %11s %8s %8s %11s %8s %9s\n",
+            CINCH_RELEASE, o->operation->name, report->ranks,
+            o->in_place ? "in place" : "out of place",
+            o->mem_cinch ? "cinch memory" : "malloc memory", o->cold ? ", cold" : "", "bytes",
+            "count", "type", "redop", "root", "algo", "codec", "transport", "time", "predicted",
+            "algbw", "busbw", "wire", "wrong", "rel_l2", "", "", "", "", "", "", "", "", "us", "us",
+            "GB/s", "GB/s", "bytes", "", "");
 }
 
 static void print_row(const cinch_report *report, const cinch_row *row) {
-    char wrong[24] = "-", error[24] = "-", root[16] = "-";
+    char wrong[24] = "-", error[24] = "-", root[16] = "-", predicted[24] = "-";
     const char *redop = cinch_op_names[row->op];
     if (row->checked && row->judged) snprintf(wrong, sizeof wrong, "%" PRIu64, row->wrong);
+    if (isfinite(row->predicted_us))
+        snprintf(predicted, sizeof predicted, "%.2f", row->predicted_us);
     if (row->checked && isfinite(row->rel_l2)) snprintf(error, sizeof error, "%.2e", row->rel_l2);
     if (report->options->operation->rooted) snprintf(root, sizeof root, "%d", row->root);
     fprintf(report->table,
-            "  %10" PRIu64 " %11" PRIu64 " %8s %6s %4s %9s %-10s %-9s %11.2f %8.2f %8.2f"
+            "  %10" PRIu64 " %11" PRIu64 " %8s %6s %4s %9s %-10s %-9s %11.2f %11s %8.2f %8.2f"
             " %11" PRIu64 " %8s %9s%s%s%s\n",
             row->bytes, row->count, cinch_dtype_name(row->dtype), redop ? redop : "none", root,
-            row->algo, row->codec, row->transport, row->time_us, algbw(row), busbw(report, row),
-            row->wire_bytes, wrong, error, row->spoilt ? "  WROTE OUTSIDE THE RESULT" : "",
+            row->algo, row->codec, row->transport, row->time_us, predicted, algbw(row),
+            busbw(report, row), row->wire_bytes, wrong, error,
+            row->spoilt ? "  WROTE OUTSIDE THE RESULT" : "",
             row->shared && !row->ranks_identical ? "  RANKS DIFFER" : "",
             row->checked && !row->repeatable ? "  NOT REPEATABLE" : "");
     fflush(report->table);
@@ -107,7 +111,7 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
                                            "result_hash"};
         for (int i = 0; i < 5; i++) cinch_json_null(&j, keys[i]);
     }
-    cinch_json_null(&j, "predicted_us");
+    cinch_json_number(&j, "predicted_us", row->predicted_us);
     cinch_json_null(&j, "hidden_frac");
     cinch_json_text(&j, "mem", o->mem_cinch ? "cinch" : "malloc");
     if (o->operation->rooted)

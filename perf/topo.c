@@ -11,12 +11,16 @@
 #include "base/settings.h"
 #include "perf/commands.h"
 #include "perf/options.h"
+#include "perf/topo_machine.h"
 #include "perf/topo_report.h"
 #include "perf/topo_svg.h"
 
+enum { RANKS_MOST = 4096 };
 enum {
     OPT_FILE,
     OPT_FORMAT,
+    OPT_ROOT,
+    OPT_RANKS,
     OPT_PLAN,
     OPT_KIND,
     OPT_BYTES,
@@ -27,31 +31,34 @@ enum {
     OPT_DUMP
 };
 static const cinch_option table[] = {
-    [OPT_FILE] = {0, "file", "F", "the file that describes the machine"},
-    [OPT_FORMAT] = {0, "format", "FORMAT", "auto nccl hwloc nvsmi graph (auto)"},
+    [OPT_FILE] = {0, "file", "F", "the file that describes the machine (this machine is shown)"},
+    [OPT_FORMAT] = {0, "format", "FORMAT", "of it: auto nccl hwloc nvsmi graph (auto)"},
+    [OPT_ROOT] = {0, "root", "D", "without --file: D/sys and D/proc for those of this machine"},
+    [OPT_RANKS] = {'n', NULL, "N", "without --file: N ranks on its CPUs, not on its GPUs"},
     [OPT_PLAN] = {0, "plan", "OP", "allreduce allgather reducescatter broadcast reduce"},
     [OPT_KIND] = {0, "kind", "KIND", "of plan: forest ring rings double_tree (forest)"},
     [OPT_BYTES] = {0, "bytes", "S", "of the message that is planned, K M G binary (1G)"},
     [OPT_OPTIMUM] = {0, "optimum", NULL, "how fast collectives can be at most"},
-    [OPT_SIMULATE] = {0, "simulate", NULL, NULL},
+    [OPT_SIMULATE] = {0, "simulate", NULL,
+                      "run the plan on a virtual clock, and a ring and a tree"},
     [OPT_JSON] = {0, "json", NULL, "one line of JSON"},
     [OPT_SVG] = {0, "svg", "F", "draw the machine, and the plan where there is one"},
     [OPT_DUMP] = {0, "dump", "F", "write the machine: F.xml as NCCL's topology, F.graph as graph"},
     {0},
 };
 static const cinch_command command = {
-    "cinch topo", "--file F [OPTION]...",
-    "Shows the machine that a file describes: NCCL's topology XML, hwloc's XML, what\n"
-    "nvidia-smi topo -m prints, or .graph.\n",
+    "cinch topo", "[--file F] [OPTION]...",
+    "Shows this machine, or the one that a file describes: NCCL's topology XML, hwloc's XML,\n"
+    "what nvidia-smi topo -m prints, or .graph.\n",
     table, false};
 
 typedef struct options {
-    const char *file, *svg, *dump;
-    cinch_topology_format format;
+    cinch_topo_machine machine;
+    const char *svg, *dump;
     cinch_plan_op op;
     cinch_plan_kind kind;
     uint64_t bytes;
-    bool plan, kinded, sized, optimum, json;
+    bool formatted, plan, kinded, sized, optimum, simulate, json;
 } options;
 
 static const char *const plan_names[] = {"allreduce", "allgather", "reducescatter",
@@ -74,18 +81,26 @@ static bool ends_with(const char *text, const char *end) {
 static int parse(int argc, char **argv, options *o) {
     const char *value;
     int option, index;
+    int64_t ranks = 0;
     *o = (options){.bytes = 1 << 30};
     optind = 0;
     while ((option = cinch_option_next(&command, argc, argv, &value)) >= 0) {
         bool good = true;
-        if (option == OPT_FILE) o->file = value;
+        if (option == OPT_FILE) o->machine.file = value;
+        if (option == OPT_ROOT) o->machine.root = value;
         if (option == OPT_SVG) o->svg = value;
         if (option == OPT_DUMP) o->dump = value;
         if (option == OPT_OPTIMUM) o->optimum = true;
+        if (option == OPT_SIMULATE) o->simulate = true;
         if (option == OPT_JSON) o->json = true;
         if (option == OPT_FORMAT) {
             good = cinch_option_choice(&command, "--format", value, format_names, NULL, &index);
-            if (good) good = cinch_topology_format_parse(value, &o->format) == cinchSuccess;
+            if (good) good = cinch_topology_format_parse(value, &o->machine.format) == cinchSuccess;
+            o->formatted = true;
+        }
+        if (option == OPT_RANKS) {
+            good = cinch_option_count(&command, "-n", value, 1, RANKS_MOST, &ranks);
+            o->machine.ranks = (int)ranks;
         }
         if (option == OPT_PLAN) {
             o->plan = good =
@@ -103,11 +118,15 @@ static int parse(int argc, char **argv, options *o) {
     }
     if (option != CINCH_OPTION_END) return option == CINCH_OPTION_HELP ? 0 : 2;
     if (optind < argc) return cinch_usage(&command, "unexpected argument \"%s\"", argv[optind]);
-    if (!o->file)
-        return cinch_usage(&command, "to show this machine without --file: known, not in this "
-                                     "version; give --file F");
-    if ((o->sized || o->kinded) && !o->plan)
-        return cinch_usage(&command, "%s is for --plan OP", o->sized ? "--bytes" : "--kind");
+    if (o->machine.file && (o->machine.root || o->machine.ranks))
+        return cinch_usage(&command, "%s is for a machine without --file",
+                           o->machine.root ? "--root" : "-n");
+    if (o->formatted && !o->machine.file) return cinch_usage(&command, "--format is for --file F");
+    if ((o->sized || o->kinded || o->simulate) && !o->plan)
+        return cinch_usage(&command, "%s is for --plan OP",
+                           o->sized    ? "--bytes"
+                           : o->kinded ? "--kind"
+                                       : "--simulate");
     if (o->dump && !ends_with(o->dump, ".xml") && !ends_with(o->dump, ".graph"))
         return cinch_usage(
             &command, "--dump \"%s\": accepted is a name that ends in .xml or .graph", o->dump);
@@ -149,9 +168,9 @@ static int write_dump(const char *path, const cinch_graph *graph) {
 
 static int write_picture(const options *o, const cinch_topo_report *report) {
     char title[512], counts[128], plan[512];
-    const char *base = strrchr(o->file, '/');
+    const char *name = cinch_topo_machine_name(&o->machine), *base = strrchr(name, '/');
     cinch_topo_counts(report, counts, sizeof counts);
-    snprintf(title, sizeof title, "%.300s: %s", base ? base + 1 : o->file, counts);
+    snprintf(title, sizeof title, "%.300s: %s", base && base[1] ? base + 1 : name, counts);
     cinch_svg_page page = {.title = title};
     if (report->planned) {
         cinch_topo_plan_line(report, plan, sizeof plan);
@@ -162,6 +181,13 @@ static int write_picture(const options *o, const cinch_topo_report *report) {
 }
 
 static int make_plan(const options *o, cinch_topo_report *report) {
+    int gpus = report->topology.graph.gpus;
+    if (!o->machine.file && gpus < 2)
+        return cinch_usage(&command,
+                           "--plan %s: a plan needs two GPUs or more, and %s has %d; -n N plans "
+                           "for N ranks on its CPUs",
+                           cinch_plan_op_name(o->op), report->file, gpus) -
+               1;
     uint64_t start = cinch_now_ns();
     cinch_plan_options how = {.kind = o->kind};
     bool rooted = o->op == CINCH_PLAN_BROADCAST || o->op == CINCH_PLAN_REDUCE;
@@ -190,6 +216,12 @@ static int report_all(const options *o, cinch_topo_report *report) {
     if (cinch_view_make(&report->view, &report->topology.graph) != cinchSuccess) return failed(1);
     if (o->optimum && (status = find_bounds(report)) != 0) return status;
     if (o->plan && (status = make_plan(o, report)) != 0) return status;
+    if (o->simulate) {
+        report->simulated = true;
+        if (cinch_topo_simulate(&report->topology.graph, &report->plan, o->bytes, !o->json,
+                                &report->simulation) != cinchSuccess)
+            return failed(1);
+    }
     if (o->dump && (status = write_dump(o->dump, &report->topology.graph)) != 0) return status;
     if (o->svg && (status = write_picture(o, report)) != 0) return status;
     if (o->json)
@@ -211,9 +243,8 @@ int cinch_topo_main(int argc, char **argv) {
     bool good = cinch_settings_load(&settings, why);
     cinch_settings_free(&settings);
     if (!good) return cinch_usage(&command, "%s", why);
-    if (cinch_topology_read_file(o.file, o.format, &report.topology) != cinchSuccess)
-        return failed(2);
-    report.file = o.file;
+    if (cinch_topo_machine_get(&o.machine, &report.topology) != cinchSuccess) return failed(2);
+    report.file = cinch_topo_machine_name(&o.machine);
     status = report_all(&o, &report);
     if (report.planned) cinch_plan_free(&report.plan);
     cinch_view_free(&report.view);

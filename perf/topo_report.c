@@ -24,7 +24,9 @@ static int nics_shown(const cinch_topo_report *report) {
 }
 
 void cinch_topo_counts(const cinch_topo_report *report, char *text, size_t room) {
-    int used = add_count(text, room, 0, report->topology.gpus, "GPU");
+    int ranks = report->topology.graph.gpus, used = 0;
+    if (ranks != report->topology.gpus) used = add_count(text, room, used, ranks, "rank");
+    used = add_count(text, room, used, report->topology.gpus, "GPU");
     used = add_count(text, room, used, nics_shown(report), "NIC");
     add_count(text, room, used, report->view.hosts, "host");
 }
@@ -83,6 +85,9 @@ cinchResult_t cinch_topo_text(FILE *f, const cinch_topo_report *report) {
         cinch_topo_plan_line(report, text, sizeof text);
         fprintf(f, "\n%s; planned in %.3g ms\n", text, report->plan_ms);
         CINCH_TRY(cinch_trees_text(f, &report->plan));
+        if (report->simulated)
+            cinch_topo_simulated_text(f, &report->topology.graph, &report->simulation,
+                                      cinch_plan_us(&report->plan, (double)report->bytes, 0));
     }
     return cinchSuccess;
 }
@@ -127,6 +132,10 @@ static void plan_json(cinch_json *j, const cinch_topo_report *report) {
     cinch_json_text(j, "kind", cinch_plan_kind_name(plan->kind));
     cinch_json_number(j, "algbw_GBps", plan->algbw);
     cinch_json_number(j, "predicted_us", cinch_plan_us(plan, (double)report->bytes, 0));
+    cinch_json_number(j, "simulated_us",
+                      report->simulated && !report->simulation.plan.why[0]
+                          ? report->simulation.plan.result.us
+                          : NAN);
     cinch_json_number(j, "plan_ms", report->plan_ms);
     cinch_json_count(j, "bytes", report->bytes);
     cinch_json_number(j, "bound_GBps", plan->bound > 0 ? plan->bound : NAN);

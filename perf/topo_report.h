@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "perf/topo_simulate.h"
 #include "perf/topo_view.h"
 #include "topo/bounds.h"
 #include "topo/plan.h"
@@ -16,11 +17,12 @@ typedef struct cinch_topo_report {
     const char *file;
     cinch_topology topology;
     cinch_view view;
-    bool optimum, planned;
+    bool optimum, planned, simulated;
     cinch_bounds bounds; /* where optimum */
     cinch_plan plan;     /* where planned */
     uint64_t bytes;      /* that the plan is for */
     double plan_ms;
+    cinch_topo_simulated simulation; /* where simulated */
 } cinch_topo_report;
 
 /* "8 GPUs, 1 NIC, 2 hosts". */

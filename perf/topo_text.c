@@ -122,7 +122,11 @@ static void print_node(printer *p, int node, int depth) {
     const cinch_view *v = p->view;
     char name[NAME_ROOM], rate[64];
     fprintf(p->f, "%*s", 2 * (depth < INDENT_MOST ? depth : INDENT_MOST), "");
-    if (v->rank[node] >= 0)
+    /* In a job a rank is called after its number, wherever it sits. */
+    snprintf(rate, sizeof rate, "rank%d", v->rank[node]);
+    if (v->rank[node] >= 0 && strcmp(rate, v->graph->node[node].name) == 0)
+        fprintf(p->f, "rank %d", v->rank[node]);
+    else if (v->rank[node] >= 0)
         fprintf(p->f, "GPU %s, rank %d", name_of(v, node, name), v->rank[node]);
     else
         fprintf(p->f, "%s %s", part_names[v->part[node]], name_of(v, node, name));

@@ -46,6 +46,9 @@ typedef struct cinch_arc {
     int from, to; /* nodes */
     double gbps;  /* 1e9 bytes a second, > 0 and finite */
     cinch_link_class link;
+    int shared; /* arcs with the same number above 0 share a link: what parts of their bandwidths
+                   they carry sums to 1 at most. Set behind cinch_graph_add_arc; bounds count each
+                   arc as if it were alone, and texts do not tell */
 } cinch_arc;
 
 /* Finds a node by its name or an arc by its ends in time that no choice of names can spoil. */
@@ -96,8 +99,9 @@ int cinch_graph_find_arc(const cinch_graph *graph, int from, int to); /* -1: non
 int cinch_graph_gpu(const cinch_graph *graph, int i);
 
 /* Reads the text format into an empty graph: `gpu NAME`, `switch NAME`, `link A B GBPS [GBPS_BACK]`
- * (0: not that way), `#` comments; a link may stand before its nodes. `name` is what the text is
- * called in messages. InvalidArgument, with the line's number; the graph is then empty. */
+ * (0: not that way), `#` comments; a link may stand before its nodes. What a part, a host and a
+ * link's class are stands in comments that begin with `#:`, where it is told. `name` is what the
+ * text is called in messages. InvalidArgument, with the line's number; the graph is then empty. */
 cinchResult_t cinch_graph_read(cinch_graph *graph, const char *text, size_t length,
                                const char *name);
 /* Writes that format, so that it reads as the same nodes and arcs. SystemError. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The text format of a graph: reads it, with the line's number in every complaint, and writes it.
- */
+ *
+ * What a comment that begins with `#:` says is kept too, as far as it is known: `#: cpu host=1` of
+ * a node, `#: pci` of a link. Other readers pass over it, and without it nothing changes. */
 #include <errno.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -22,7 +24,18 @@ typedef struct {
     size_t line;
     word words[MOST_WORDS];
     int count; /* of words; MOST_WORDS: that many or more */
+    word note; /* what follows `#:` */
 } reader;
+
+static const char *const part_word[] = {
+    [CINCH_PART_OTHER] = "",  [CINCH_PART_CPU] = "cpu",
+    [CINCH_PART_PCI] = "pci", [CINCH_PART_NVSWITCH] = "nvswitch",
+    [CINCH_PART_NIC] = "nic", [CINCH_PART_NET] = "net"};
+static const char *const link_word[] = {
+    [CINCH_LINK_OTHER] = "",  [CINCH_LINK_NVLINK] = "nvlink", [CINCH_LINK_C2C] = "c2c",
+    [CINCH_LINK_PCI] = "pci", [CINCH_LINK_SYS] = "sys",       [CINCH_LINK_NET] = "net",
+    [CINCH_LINK_SHM] = "shm"};
+enum { PARTS = sizeof part_word / sizeof *part_word, LINKS = sizeof link_word / sizeof *link_word };
 
 static cinchResult_t fail_line(const reader *r, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
@@ -54,6 +67,9 @@ static bool is_space(char c) {
 /* Splits a line up to its comment. */
 static void split(reader *r, const char *line, size_t length) {
     const char *end = memchr(line, '#', length);
+    r->note = (word){line, 0};
+    if (end && line + length - end > 2 && end[1] == ':')
+        r->note = (word){end + 2, (size_t)(line + length - end) - 2};
     if (!end) end = line + length;
     r->count = 0;
     for (const char *at = line; r->count < MOST_WORDS;) {
@@ -62,6 +78,37 @@ static void split(reader *r, const char *line, size_t length) {
         const char *start = at;
         while (at < end && !is_space(*at)) at++;
         r->words[r->count++] = (word){start, (size_t)(at - start)};
+    }
+}
+
+/* The next word of the note, empty at its end. */
+static word next_note(reader *r) {
+    word *note = &r->note, next;
+    while (note->length > 0 && is_space(*note->at)) note->at++, note->length--;
+    next = (word){note->at, 0};
+    while (note->length > 0 && !is_space(*note->at)) {
+        note->at++, note->length--;
+        next.length++;
+    }
+    return next;
+}
+
+static int known_note(const word *w, const char *const *known, int count) {
+    for (int i = 1; i < count; i++)
+        if (word_is(w, known[i])) return i;
+    return 0;
+}
+
+static void note_node(reader *r, cinch_part *part, int *host) {
+    for (word w; (w = next_note(r)).length > 0;) {
+        int known = known_note(&w, part_word, PARTS), number = 0;
+        if (known) *part = (cinch_part)known;
+        if (w.length <= 5 || memcmp(w.at, "host=", 5) != 0) continue;
+        for (size_t i = 5; i < w.length && number >= 0; i++) {
+            bool digit = w.at[i] >= '0' && w.at[i] <= '9';
+            number = digit && number <= CINCH_GRAPH_MOST_NODES ? 10 * number + w.at[i] - '0' : -1;
+        }
+        if (number >= 0 && number < CINCH_GRAPH_MOST_NODES) *host = number;
     }
 }
 
@@ -91,8 +138,11 @@ static cinchResult_t read_node(reader *r) {
         return fail_line(r, "a node called \"%.80s\" was there before", name);
     if (r->graph->nodes == CINCH_GRAPH_MOST_NODES)
         return fail_line(r, "a graph has at most %d nodes", CINCH_GRAPH_MOST_NODES);
-    return cinch_graph_add_node(r->graph, name, gpu ? CINCH_NODE_GPU : CINCH_NODE_SWITCH,
-                                CINCH_PART_OTHER, 0, NULL);
+    cinch_part part = CINCH_PART_OTHER;
+    int host = 0;
+    note_node(r, &part, &host);
+    return cinch_graph_add_node(r->graph, name, gpu ? CINCH_NODE_GPU : CINCH_NODE_SWITCH, part,
+                                host, NULL);
 }
 
 static size_t digits(const char **at) {
@@ -156,7 +206,9 @@ static cinchResult_t read_link(reader *r) {
         ((there > 0 && cinch_graph_find_arc(r->graph, a, b) < 0) ||
          (back > 0 && cinch_graph_find_arc(r->graph, b, a) < 0)))
         return fail_line(r, "a graph has at most %d links", CINCH_GRAPH_MOST_ARCS / 2);
-    return cinch_graph_add_link(r->graph, a, b, there, back, CINCH_LINK_OTHER);
+    word note = next_note(r);
+    cinch_link_class class = (cinch_link_class)known_note(&note, link_word, LINKS);
+    return cinch_graph_add_link(r->graph, a, b, there, back, class);
 }
 
 static cinchResult_t read_line(reader *r, bool links) {
@@ -219,10 +271,21 @@ static const char *number_text(double value, char text[32]) {
     return text;
 }
 
+static void write_node(const cinch_node *node, FILE *to) {
+    bool part = node->part > CINCH_PART_OTHER && (int)node->part < PARTS;
+    fprintf(to, "%s %s", node->kind == CINCH_NODE_GPU ? "gpu" : "switch", node->name);
+    if (part || node->host > 0) fprintf(to, " #:");
+    if (part) fprintf(to, " %s", part_word[node->part]);
+    if (node->host > 0) fprintf(to, " host=%d", node->host);
+    fprintf(to, "\n");
+}
+
 static void write_link(const cinch_graph *graph, int i, FILE *to) {
     const cinch_arc *arc = &graph->arc[i];
     int back = cinch_graph_find_arc(graph, arc->to, arc->from);
     char there_text[32], back_text[32];
+    /* A line has one class; where the directions differ in it, each gets its own. */
+    if (back >= 0 && graph->arc[back].link != arc->link) back = -1;
     if (back >= 0 && back < i) return; /* written with that one */
     fprintf(to, "link %s %s %s", graph->node[arc->from].name, graph->node[arc->to].name,
             number_text(arc->gbps, there_text));
@@ -230,15 +293,15 @@ static void write_link(const cinch_graph *graph, int i, FILE *to) {
         fprintf(to, " 0");
     else if (graph->arc[back].gbps != arc->gbps)
         fprintf(to, " %s", number_text(graph->arc[back].gbps, back_text));
+    if (arc->link > CINCH_LINK_OTHER && (int)arc->link < LINKS)
+        fprintf(to, " #: %s", link_word[arc->link]);
     fprintf(to, "\n");
 }
 
 cinchResult_t cinch_graph_write(const cinch_graph *graph, FILE *to) {
     locale_t mine, before;
     CINCH_TRY(enter_c_locale(&mine, &before));
-    for (int i = 0; i < graph->nodes; i++)
-        fprintf(to, "%s %s\n", graph->node[i].kind == CINCH_NODE_GPU ? "gpu" : "switch",
-                graph->node[i].name);
+    for (int i = 0; i < graph->nodes; i++) write_node(&graph->node[i], to);
     for (int i = 0; i < graph->arcs; i++) write_link(graph, i, to);
     leave_c_locale(mine, before);
     if (fflush(to) != 0 || ferror(to)) return cinch_fail_errno(errno, "writing a graph");

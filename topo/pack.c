@@ -13,23 +13,46 @@ static cinchResult_t out_of_memory(void) {
     return cinch_fail(cinchSystemError, "out of memory for a plan's trees");
 }
 
+/* Arcs that share a link are one row, each taking of it what its own bandwidth says. */
+static cinchResult_t share_rows(const cinch_pack_net *net, cinch_pack *pack) {
+    int most = 0;
+    for (int a = 0; a < net->arcs; a++)
+        if (net->shared[a] > most) most = net->shared[a];
+    int *row = malloc(((size_t)most + 1) * sizeof(int));
+    if (!row) return out_of_memory();
+    for (int i = 0; i <= most; i++) row[i] = -1;
+    for (int a = 0; a < net->arcs; a++) {
+        int group = net->shared[a], r = group > 0 ? row[group] : -1;
+        if (r < 0) pack->room[r = pack->rows++] = net->cap[a];
+        if (group > 0) row[group] = r;
+        if (net->cap[a] < pack->room[r]) pack->room[r] = net->cap[a];
+        pack->row_of[a] = r;
+    }
+    for (int a = 0; a < net->arcs; a++) pack->scale[a] = pack->room[pack->row_of[a]] / net->cap[a];
+    free(row);
+    return cinchSuccess;
+}
+
 static cinchResult_t make_rows(const cinch_pack_net *net, cinch_pack *pack) {
     size_t arcs = (size_t)net->arcs + 1;
     pack->row_of = malloc(arcs * sizeof(int));
     pack->room = malloc(arcs * sizeof(double));
+    pack->scale = malloc(arcs * sizeof(double));
     pack->best = calloc(arcs, sizeof(double));
     pack->dense = calloc(arcs, sizeof(double));
     pack->arc_price = malloc(arcs * sizeof(double));
     pack->bucket = malloc(FIRST_BUCKETS * sizeof(int));
-    if (!pack->row_of || !pack->room || !pack->best || !pack->dense || !pack->arc_price ||
-        !pack->bucket)
+    if (!pack->row_of || !pack->room || !pack->scale || !pack->best || !pack->dense ||
+        !pack->arc_price || !pack->bucket)
         return out_of_memory();
     pack->buckets = FIRST_BUCKETS;
     for (int i = 0; i < pack->buckets; i++) pack->bucket[i] = -1;
+    if (net->shares) return share_rows(net, pack);
     for (int a = 0; a < net->arcs; a++) {
         bool first = pack->mode != CINCH_PACK_BOTH || net->twin[a] > a;
         pack->row_of[a] = first ? pack->rows : pack->row_of[net->twin[a]];
         if (first) pack->room[pack->rows++] = net->cap[a];
+        pack->scale[a] = 1;
     }
     return cinchSuccess;
 }
@@ -57,6 +80,7 @@ void cinch_pack_free(cinch_pack *pack) {
     free(pack->tree);
     free(pack->row_of);
     free(pack->room);
+    free(pack->scale);
     free(pack->best);
     free(pack->dense);
     free(pack->arc_price);
@@ -75,7 +99,7 @@ static int load_arcs(cinch_pack *pack, const int *arc, int arcs, double amount, 
     for (int i = 0; i < arcs; i++) {
         int r = pack->row_of[arc[i]];
         if (pack->dense[r] == 0) row[rows++] = r;
-        pack->dense[r] += amount;
+        pack->dense[r] += amount * pack->scale[arc[i]];
     }
     return rows;
 }
@@ -255,7 +279,7 @@ static void prove(cinch_pack *pack, const double *price, const int *chosen) {
 cinchResult_t cinch_pack_respond(cinch_pack *pack, const double *price, int *chosen) {
     for (int a = 0; a < pack->net->arcs; a++) {
         int r = pack->row_of[a];
-        pack->arc_price[a] = price[r] / pack->room[r];
+        pack->arc_price[a] = price[r] / pack->room[r] * pack->scale[a];
     }
     if (pack->mode == CINCH_PACK_ALL || pack->mode == CINCH_PACK_ROOTED)
         CINCH_TRY(cinch_pack_arbor_contract(pack->outward, pack->arc_price));

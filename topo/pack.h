@@ -22,6 +22,8 @@ typedef struct cinch_pack_net {
     int nodes, arcs, ranks;
     int *from, *to;
     double *cap;
+    int *shared;       /* arc: as in the graph */
+    bool shares;       /* some do */
     int *twin;         /* the arc the other way, or -1 */
     int *out;          /* node: its first arc; nodes + 1 */
     int *in, *in_arc;  /* node: its first place in in_arc; nodes + 1, arcs */
@@ -89,8 +91,9 @@ typedef struct cinch_pack {
     const cinch_pack_net *net;
     cinch_pack_mode mode;
     int root, groups, rows;
-    int *row_of;  /* arc: its row */
-    double *room; /* row: its bandwidth */
+    int *row_of;   /* arc: its row */
+    double *room;  /* row: its bandwidth, the least of its arcs' */
+    double *scale; /* arc: its row's over its own, 1 where nothing is shared */
     cinch_pack_tree *tree;
     int trees, tree_room;
     int *bucket, buckets; /* trees by hash, to find equal ones; chains by `next` */

@@ -85,7 +85,7 @@ static void set_price(cinch_pack_grower *g, const double *load, int row) {
 }
 
 static double length_of(const cinch_pack_grower *g, int arc) {
-    return g->price[g->pack->row_of[arc]];
+    return g->price[g->pack->row_of[arc]] * g->pack->scale[arc];
 }
 
 static bool leads_over(const cinch_pack_grower *g, int from, int node) {
@@ -169,7 +169,7 @@ static cinchResult_t take(cinch_pack_grower *g, int node, double *load, int *cha
     for (int i = 0; i < count; i++) {
         int arc = chain[g->inward ? i : count - 1 - i], row = pack->row_of[arc];
         g->arc[g->used++] = arc;
-        load[row] += g->share / pack->room[row];
+        load[row] += g->share / pack->room[row] * pack->scale[arc];
         set_price(g, load, row);
     }
     return cinchSuccess;

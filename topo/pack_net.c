@@ -9,6 +9,7 @@
 typedef struct {
     int from, to;
     double cap;
+    int shared;
 } sortable;
 
 static int by_ends(const void *a, const void *b) {
@@ -24,12 +25,13 @@ static cinchResult_t allocate(cinch_pack_net *net) {
     net->twin = malloc(arcs * sizeof(int));
     net->in_arc = malloc(arcs * sizeof(int));
     net->cap = malloc(arcs * sizeof(double));
+    net->shared = malloc(arcs * sizeof(int));
     net->out = calloc(nodes, sizeof(int));
     net->in = calloc(nodes, sizeof(int));
     net->rank = malloc(nodes * sizeof(int));
     net->place = malloc(nodes * sizeof(int));
-    if (net->from && net->to && net->twin && net->in_arc && net->cap && net->out && net->in &&
-        net->rank && net->place)
+    if (net->from && net->to && net->twin && net->in_arc && net->cap && net->shared && net->out &&
+        net->in && net->rank && net->place)
         return cinchSuccess;
     return cinch_fail(cinchSystemError, "out of memory for a plan over %d nodes", net->nodes);
 }
@@ -39,14 +41,16 @@ static cinchResult_t sort_arcs(const cinch_graph *graph, bool reversed, cinch_pa
     if (!sorted) return cinch_fail(cinchSystemError, "out of memory for a plan");
     for (int a = 0; a < net->arcs; a++) {
         const cinch_arc *arc = &graph->arc[a];
-        sorted[a] = reversed ? (sortable){arc->to, arc->from, arc->gbps}
-                             : (sortable){arc->from, arc->to, arc->gbps};
+        sorted[a] = reversed ? (sortable){arc->to, arc->from, arc->gbps, arc->shared}
+                             : (sortable){arc->from, arc->to, arc->gbps, arc->shared};
     }
     qsort(sorted, (size_t)net->arcs, sizeof *sorted, by_ends);
     for (int a = 0; a < net->arcs; a++) {
         net->from[a] = sorted[a].from;
         net->to[a] = sorted[a].to;
         net->cap[a] = sorted[a].cap;
+        net->shared[a] = sorted[a].shared;
+        net->shares |= sorted[a].shared > 0;
         net->out[sorted[a].from + 1]++;
         net->in[sorted[a].to + 1]++;
     }
@@ -112,7 +116,7 @@ cinchResult_t cinch_pack_net_make(const cinch_graph *graph, bool reversed, cinch
     for (int a = 0; a < net->arcs; a++) net->in_arc[net->in[net->to[a]]++] = a;
     for (int i = net->nodes; i > 0; i--) net->in[i] = net->in[i - 1];
     net->in[0] = 0;
-    net->symmetric = true;
+    net->symmetric = !net->shares;
     for (int a = 0; a < net->arcs; a++) {
         int twin = net->twin[a] = cinch_pack_net_arc(net, net->to[a], net->from[a]);
         if (twin < 0 || net->cap[twin] != net->cap[a]) net->symmetric = false;
@@ -128,6 +132,7 @@ void cinch_pack_net_free(cinch_pack_net *net) {
     free(net->to);
     free(net->twin);
     free(net->cap);
+    free(net->shared);
     free(net->out);
     free(net->in);
     free(net->in_arc);

@@ -249,6 +249,9 @@ cinchResult_t cinch_plan_make(const cinch_graph *graph, cinch_plan_op op, int ro
     cinchResult_t result = cinch_pack_net_make(graph, reversed, &net);
     if (result == cinchSuccess) result = check_arguments(op, root, options->kind, net.ranks);
     plan->ranks = net.ranks;
+    if (result == cinchSuccess && net.shares && options->kind != CINCH_PLAN_FOREST)
+        result = cinch_fail(cinchInvalidArgument,
+                            "arcs of the graph share links, which only forests are planned for");
     if (result != cinchSuccess)
         ;
     else if (net.ranks == 1)

@@ -15,6 +15,7 @@ typedef struct {
     int *order;   /* arcs by (from, to) */
     int *first;   /* node: its first place in order; nodes + 1 */
     double *load; /* arc: of a message of size 1 */
+    double *part; /* by the arcs' `shared`: of what they share */
     int *gpu;     /* rank: its node */
 } checker;
 
@@ -22,10 +23,14 @@ typedef struct {
 
 static cinchResult_t open_checker(checker *c, const cinch_graph *graph, const cinch_plan *plan) {
     size_t nodes = (size_t)graph->nodes, arcs = (size_t)graph->arcs, ranks = (size_t)graph->gpus;
+    int most = 0;
     *c = (checker){.graph = graph, .plan = plan};
+    for (int a = 0; a < graph->arcs; a++)
+        if (graph->arc[a].shared > most) most = graph->arc[a].shared;
     c->order = malloc((arcs + nodes + 2 + ranks) * sizeof(int));
-    c->load = calloc(arcs + 1, sizeof(double));
+    c->load = calloc(arcs + (size_t)most + 2, sizeof(double));
     if (!c->order || !c->load) return cinch_fail(cinchSystemError, "out of memory to check a plan");
+    c->part = c->load + arcs + 1;
     c->first = c->order + arcs;
     c->gpu = c->first + nodes + 2;
     memset(c->first, 0, (nodes + 2) * sizeof(int));
@@ -173,6 +178,7 @@ static cinchResult_t check_sums(checker *c, const double *weight_of_root) {
     for (int a = 0; a < c->graph->arcs; a++) {
         const cinch_arc *arc = &c->graph->arc[a];
         double part = c->load[a] * plan->algbw / arc->gbps;
+        if (arc->shared > 0) part = c->part[arc->shared] += part;
         if (part > 1 + TOLERANCE)
             return BROKEN("at %.9g GB/s the link from %s to %s carries %.9g of %.9g GB/s",
                           plan->algbw, c->graph->node[arc->from].name, c->graph->node[arc->to].name,

@@ -50,6 +50,7 @@ typedef struct cinch_machine {
     int links, link_room;
     int hosts, cpus;
     bool mirrored; /* a link told by one end stands for both directions */
+    bool seen;     /* the machine itself and no file: it need not have a GPU */
 } cinch_machine;
 
 void cinch_machine_free(cinch_machine *m);

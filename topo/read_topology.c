@@ -25,6 +25,7 @@ cinchResult_t cinch_topology_format_parse(const char *text, cinch_topology_forma
 }
 
 const char *cinch_topology_format_name(cinch_topology_format format) {
+    if (format == CINCH_TOPOLOGY_DETECTED) return "detected";
     return format < CINCH_TOPOLOGY_FORMATS ? format_name[format] : "unknown";
 }
 

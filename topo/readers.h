@@ -18,7 +18,8 @@ typedef enum {
     CINCH_TOPOLOGY_HWLOC,
     CINCH_TOPOLOGY_NVSMI, /* what `nvidia-smi topo -m` prints */
     CINCH_TOPOLOGY_GRAPH,
-    CINCH_TOPOLOGY_FORMATS
+    CINCH_TOPOLOGY_FORMATS,
+    CINCH_TOPOLOGY_DETECTED = CINCH_TOPOLOGY_FORMATS /* no file: cinch_detect */
 } cinch_topology_format;
 
 typedef struct cinch_topology {

@@ -246,5 +246,5 @@ void cinch_machine_mend(cinch_machine *m) {
     check_nics(m);
     int gpus = 0;
     for (int i = 0; i < m->parts; i++) gpus += is_gpu(m, i);
-    if (gpus == 0) cinch_topology_warn(m->t, "there is no GPU in it");
+    if (gpus == 0 && !m->seen) cinch_topology_warn(m->t, "there is no GPU in it");
 }

@@ -22,6 +22,10 @@ static int log2_of(int power) {
     return log;
 }
 
+static int parts(const cinch_call *call) {
+    return power_below(call->nranks);
+}
+
 static double cost(const cinch_call *call) {
     int power = power_below(call->nranks), steps = 2 * log2_of(power);
     double volume = 2.0 * (power - 1) / power;
@@ -88,7 +92,7 @@ const cinch_algo cinch_algo_halving = {
     .supports = supports,
     .cost = cost,
     .build = build,
-    .parts = power_below,
+    .parts = parts,
     .part_bytes = (size_t)32 << 10,
     .least_bytes = (size_t)16 << 10,
 };

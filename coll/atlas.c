@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The graph in force, and what was planned on it. */
+#include "coll/atlas.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coll/atlas_look.h"
+#include "coll/engine.h"
+#include "topo/bounds.h"
+#include "topo/job.h"
+#include "topo/readers.h"
+
+typedef struct planned {
+    struct planned *next;
+    cinch_collective collective;
+    int root;
+    bool failed;
+    cinch_forest forest;
+} planned;
+
+struct cinch_atlas {
+    cinch_graph graph;
+    planned *plans;
+};
+
+static const struct {
+    cinch_collective collective;
+    cinch_plan_op op;
+} planned_ops[] = {{CINCH_ALLREDUCE, CINCH_PLAN_ALLREDUCE},
+                   {CINCH_ALLGATHER, CINCH_PLAN_ALLGATHER},
+                   {CINCH_REDUCESCATTER, CINCH_PLAN_REDUCESCATTER},
+                   {CINCH_BROADCAST, CINCH_PLAN_BROADCAST},
+                   {CINCH_REDUCE, CINCH_PLAN_REDUCE}};
+
+/* -1: trees do not serve it. */
+static int plan_op_of(cinch_collective collective) {
+    for (size_t i = 0; i < sizeof planned_ops / sizeof *planned_ops; i++)
+        if (planned_ops[i].collective == collective) return (int)planned_ops[i].op;
+    return -1;
+}
+
+static void forget_plans(cinch_atlas *atlas) {
+    while (atlas->plans) {
+        planned *p = atlas->plans;
+        atlas->plans = p->next;
+        cinch_forest_free(&p->forest);
+        free(p);
+    }
+}
+
+void cinch_atlas_free(struct cinchComm *comm) {
+    if (!comm->atlas) return;
+    forget_plans(comm->atlas);
+    cinch_graph_free(&comm->atlas->graph);
+    free(comm->atlas);
+    comm->atlas = NULL;
+}
+
+/* Takes the graph over. */
+static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph) {
+    if (graph->gpus != comm->nranks)
+        return cinch_fail(cinchInvalidArgument, "a graph of %d GPUs is not one of %d ranks",
+                          graph->gpus, comm->nranks);
+    cinch_atlas *atlas = calloc(1, sizeof *atlas);
+    if (!atlas) return cinch_fail(cinchSystemError, "out of memory for a graph");
+    cinch_atlas_free(comm);
+    cinch_op_forget(comm);
+    atlas->graph = *graph;
+    *graph = (cinch_graph){0};
+    comm->atlas = atlas;
+    return cinchSuccess;
+}
+
+cinchResult_t cinch_atlas_use_graph(struct cinchComm *comm, const cinch_graph *graph) {
+    cinch_graph copy = {0};
+    char *text;
+    size_t length;
+    CINCH_TRY(cinch_job_text(graph, &text, &length));
+    cinchResult_t result = cinch_graph_read(&copy, text, length, "a graph");
+    free(text);
+    if (result == cinchSuccess) result = put_in_force(comm, &copy);
+    cinch_graph_free(&copy);
+    return result;
+}
+
+const cinch_graph *cinch_atlas_graph(const struct cinchComm *comm) {
+    return comm->atlas ? &comm->atlas->graph : NULL;
+}
+
+/* ---- plans ---- */
+
+static bool forced(const struct cinchComm *comm, cinch_collective collective) {
+    return strcmp(comm->policy.algo[collective], "forest") == 0;
+}
+
+static bool wanted(const struct cinchComm *comm, cinch_collective collective) {
+    if (forced(comm, collective)) return true;
+    for (int i = 0; comm->tuned && i < comm->tuned->curves; i++)
+        if (comm->tuned->curve[i].collective == collective &&
+            strcmp(comm->tuned->curve[i].algo, "forest") == 0)
+            return true;
+    return false;
+}
+
+static cinchResult_t make_plan(const cinch_graph *graph, planned *p, int root) {
+    cinch_plan plan;
+    cinch_plan_op op = (cinch_plan_op)plan_op_of(p->collective);
+    CINCH_TRY(cinch_plan_make(graph, op, root, NULL, &plan));
+    cinchResult_t result = cinch_forest_make(graph, &plan, &p->forest);
+    cinch_plan_free(&plan);
+    return result;
+}
+
+const cinch_forest *cinch_atlas_forest(const struct cinchComm *comm, cinch_collective collective,
+                                       int root) {
+    cinch_atlas *atlas = comm->atlas;
+    if (!atlas || plan_op_of(collective) < 0) return NULL;
+    if (!cinch_shape_rooted(cinch_shape_of(collective))) root = -1;
+    for (planned *p = atlas->plans; p; p = p->next)
+        if (p->collective == collective && p->root == root) return p->failed ? NULL : &p->forest;
+    if (!wanted(comm, collective)) return NULL;
+    planned *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
+    *p = (planned){.next = atlas->plans, .collective = collective, .root = root};
+    p->failed = make_plan(&atlas->graph, p, root) != cinchSuccess;
+    if (p->failed)
+        cinch_warn("no trees for %s: %s", cinch_shape_of(collective)->name, cinch_last_error());
+    atlas->plans = p;
+    return p->failed ? NULL : &p->forest;
+}
+
+double cinch_atlas_bound(const struct cinchComm *comm, cinch_collective collective, int root) {
+    cinch_bounds bounds;
+    int op = plan_op_of(collective);
+    if (!comm->atlas || op < 0 ||
+        cinch_bounds_find(&comm->atlas->graph, root, &bounds) != cinchSuccess)
+        return 0;
+    const double of[] = {[CINCH_PLAN_ALLREDUCE] = bounds.allreduce,
+                         [CINCH_PLAN_ALLGATHER] = bounds.allgather,
+                         [CINCH_PLAN_REDUCESCATTER] = bounds.reducescatter,
+                         [CINCH_PLAN_BROADCAST] = bounds.broadcast,
+                         [CINCH_PLAN_REDUCE] = bounds.reduce};
+    return of[op];
+}
+
+/* ---- joining ---- */
+
+static cinchResult_t write_graph(const cinch_graph *graph, const char *path) {
+    size_t length = strlen(path);
+    bool xml = length > 4 && strcmp(path + length - 4, ".xml") == 0;
+    FILE *to = fopen(path, "we");
+    if (!to)
+        return cinch_fail(cinchInvalidUsage,
+                          "CINCH_TOPO_DUMP=%.300s: %s; a file that can be written is accepted",
+                          path, strerror(errno));
+    cinchResult_t result =
+        xml ? cinch_topology_write_nccl(graph, to) : cinch_graph_write(graph, to);
+    if (fclose(to) != 0 && result == cinchSuccess)
+        result = cinch_fail_errno(errno, "CINCH_TOPO_DUMP=%.300s cannot be written", path);
+    return result;
+}
+
+bool cinch_atlas_asked(const struct cinchComm *comm) {
+    bool asked = comm->settings.topo_file[0] || comm->settings.topo_dump[0];
+    for (int c = 0; c < CINCH_COLLECTIVES; c++) asked |= forced(comm, (cinch_collective)c);
+    return asked;
+}
+
+cinchResult_t cinch_atlas_join(struct cinchComm *comm) {
+    const char *dump = comm->settings.topo_dump;
+    cinch_graph graph = {0};
+    CINCH_TRY(cinch_look_together(comm, &graph));
+    cinchResult_t result = put_in_force(comm, &graph);
+    cinch_graph_free(&graph);
+    if (result == cinchSuccess && comm->rank == 0 && dump[0] &&
+        write_graph(&comm->atlas->graph, dump) != cinchSuccess)
+        cinch_warn("%s", cinch_last_error());
+    return result;
+}
