@@ -44,6 +44,8 @@
       "auto, or a list out of shm,tcp; ^ before the list excludes")                                \
     X(SIZE, chunk, "CHUNK", "0", 1, NULL,                                                          \
       "bytes of a pipelined piece; 0: chosen by algorithm and size")                               \
+    X(COUNT, trees, "TREES", "0", 1, NULL,                                                         \
+      "the most trees that a forest plan may have; 0: as many as it takes to be near the best")    \
     X(TEXT, topo_file, "TOPO_FILE", "", 0, "NCCL_TOPO_FILE",                                       \
       "a file of the machine, read in place of detection; each rank may have its own")             \
     X(TEXT, topo_dump, "TOPO_DUMP", "", 0, NULL,                                                   \

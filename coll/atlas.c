@@ -3,6 +3,7 @@
 #include "coll/atlas.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,10 +107,13 @@ static bool wanted(const struct cinchComm *comm, cinch_collective collective) {
     return false;
 }
 
-static cinchResult_t make_plan(const cinch_graph *graph, planned *p, int root) {
+static cinchResult_t make_plan(const struct cinchComm *comm, planned *p, int root) {
+    const cinch_graph *graph = &comm->atlas->graph;
+    int64_t most = comm->settings.trees;
+    cinch_plan_options options = {.most_trees = most < INT_MAX ? (int)most : INT_MAX};
     cinch_plan plan;
     cinch_plan_op op = (cinch_plan_op)plan_op_of(p->collective);
-    CINCH_TRY(cinch_plan_make(graph, op, root, NULL, &plan));
+    CINCH_TRY(cinch_plan_make(graph, op, root, &options, &plan));
     cinchResult_t result = cinch_forest_make(graph, &plan, &p->forest);
     cinch_plan_free(&plan);
     return result;
@@ -126,7 +130,7 @@ const cinch_forest *cinch_atlas_forest(const struct cinchComm *comm, cinch_colle
     planned *p = calloc(1, sizeof *p);
     if (!p) return NULL;
     *p = (planned){.next = atlas->plans, .collective = collective, .root = root};
-    p->failed = make_plan(&atlas->graph, p, root) != cinchSuccess;
+    p->failed = make_plan(comm, p, root) != cinchSuccess;
     if (p->failed)
         cinch_warn("no trees for %s: %s", cinch_shape_of(collective)->name, cinch_last_error());
     atlas->plans = p;

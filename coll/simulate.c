@@ -27,8 +27,8 @@ const cinch_simulate_options cinch_simulate_defaults = {.latency_us = {[CINCH_LI
                                                         .granule = 256};
 
 enum {
-    MOST_EVENTS = 1 << 23, /* a second or two */
-    FEW_SEGMENTS = 4,      /* of a message where there would be more events than that */
+    MOST_EVENTS = 1 << 22, /* less than a second */
+    FEW_SEGMENTS = 2,      /* of a message where there would be more events than that */
     STEADY = 48            /* rounds, and twice as many as are under way at once */
 };
 

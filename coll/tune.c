@@ -19,7 +19,9 @@ enum {
     MOST_TRIALS = 64,
     CODEC_FROM = 256 << 10, /* smaller messages gain nothing by a codec */
     OUT_FROM = 64 << 10,    /* below, who is slow for many steps may be fast later */
-    BUDGET_MS = 2500
+    BUDGET_MS = 2500,
+    PASSES = 3, /* over all sizes, as disturbances of a machine come and go */
+    MOST_SIZES = 32
 };
 /* A trial so many times slower than the best at two sizes in a row, and not getting closer, is
  * measured no further. */
@@ -27,9 +29,11 @@ static const double FAR = 4, CLOSER = 0.9;
 
 /* ---- curves ---- */
 
-static void say(const cinch_tune_options *o, const char *format, const char *name, uint64_t bytes) {
+static void say(const cinch_tune_options *o, cinch_collective collective, int pass_number,
+                uint64_t bytes) {
     char text[96];
-    snprintf(text, sizeof text, format, name, (unsigned long long)bytes);
+    snprintf(text, sizeof text, "%s of %llu bytes, pass %d of %d", cinch_shape_of(collective)->name,
+             (unsigned long long)bytes, pass_number + 1, PASSES);
     if (o->progress) o->progress(o->arg, text);
 }
 
@@ -55,64 +59,82 @@ static cinchResult_t list_trials(cinch_timing *t) {
     return cinchSuccess;
 }
 
-static cinchResult_t keep_point(cinch_tuned *tuned, const cinch_timing *t, const cinch_trial *trial,
-                                uint64_t bytes) {
+static cinchResult_t keep_point(cinch_tuned *tuned, cinch_collective collective, const char *algo,
+                                const char *spec, uint64_t bytes, double us) {
     cinch_curve *curve;
-    CINCH_TRY(cinch_tuned_curve(tuned, t->collective, trial->algo->name, trial->spec, &curve));
+    CINCH_TRY(cinch_tuned_curve(tuned, collective, algo, spec, &curve));
     int last = curve->points - 1; /* sizes round to whole blocks, so two may be the same */
     if (last >= 0 && curve->point[last].bytes >= bytes) return cinchSuccess;
     if (curve->points == CINCH_CURVE_MOST) return cinchSuccess;
     curve->point[curve->points].bytes = bytes;
-    curve->point[curve->points++].us = trial->us;
+    curve->point[curve->points++].us = us;
     return cinchSuccess;
 }
 
-static void give_up(cinch_timing *t, cinch_trial *trial, uint64_t bytes) {
-    double best = 0;
+static void give_up(const cinch_timing *t, cinch_trial *trial, uint64_t bytes) {
+    double best = 0, mine = cinch_samples_median(trial->samples);
     for (int i = 0; i < t->trials; i++) {
         const cinch_trial *other = &t->trial[i];
-        if (other->able && strcmp(other->spec, trial->spec) == 0 && (best == 0 || other->us < best))
-            best = other->us;
+        if (!other->able || strcmp(other->spec, trial->spec) != 0) continue;
+        double us = cinch_samples_median(other->samples);
+        if (best == 0 || us < best) best = us;
     }
-    double ratio = trial->us / best;
+    double ratio = mine / best;
     bool far = bytes >= OUT_FROM && ratio > FAR && ratio > CLOSER * trial->ratio;
     trial->slow = far ? trial->slow + 1 : 0;
     trial->ratio = ratio;
     trial->out = trial->slow >= 2;
 }
 
-static cinchResult_t one_size(cinch_timing *t, uint64_t bytes, cinch_tuned *tuned) {
-    CINCH_TRY(cinch_timing_run(t, &bytes));
-    for (int i = 0; i < t->trials; i++) {
-        if (!t->trial[i].able) continue;
-        CINCH_TRY(keep_point(tuned, t, &t->trial[i], bytes));
-        give_up(t, &t->trial[i], bytes);
+/* Every trial at every size. */
+typedef struct sweep {
+    cinch_timing timing;
+    cinch_trial trial[MOST_TRIALS];
+    cinch_samples samples[MOST_SIZES][MOST_TRIALS];
+    uint64_t bytes[MOST_SIZES];
+    int sizes;
+} sweep;
+
+static cinchResult_t pass(sweep *w, int number, const cinch_tune_options *o) {
+    cinch_timing *t = &w->timing;
+    t->again = number > 0;
+    t->least = number + 1;
+    t->most = CINCH_MOST_SAMPLES * (number + 1) / PASSES;
+    for (int i = 0; i < t->trials; i++) t->trial[i].out = false;
+    for (int k = 0; k < w->sizes; k++) {
+        say(o, t->collective, number, w->bytes[k]);
+        for (int i = 0; i < t->trials; i++) t->trial[i].samples = &w->samples[k][i];
+        CINCH_TRY(cinch_timing_run(t, &w->bytes[k]));
+        for (int i = 0; i < t->trials && number == 0; i++)
+            if (t->trial[i].able) give_up(t, &t->trial[i], w->bytes[k]);
     }
     return cinchSuccess;
 }
 
-static cinchResult_t all_sizes(cinch_timing *t, const cinch_tune_options *o, cinch_tuned *tuned) {
-    const char *name = cinch_shape_of(t->collective)->name;
-    for (uint64_t bytes = o->first; bytes <= o->last; bytes *= 4) {
-        say(o, "%s of %llu bytes", name, bytes);
-        CINCH_TRY(one_size(t, bytes, tuned));
-        if (bytes > UINT64_MAX / 4) break;
-    }
+static cinchResult_t run_sweep(sweep *w, const cinch_tune_options *o, cinch_tuned *tuned) {
+    cinch_timing *t = &w->timing;
+    for (uint64_t b = o->first; b <= o->last && w->sizes < MOST_SIZES; b *= 4)
+        w->bytes[w->sizes++] = b;
+    CINCH_TRY(list_trials(t));
+    for (int p = 0; p < PASSES; p++) CINCH_TRY(pass(w, p, o));
+    for (int k = 0; k < w->sizes; k++)
+        for (int i = 0; i < t->trials; i++)
+            if (w->samples[k][i].count)
+                CINCH_TRY(keep_point(tuned, t->collective, t->trial[i].algo->name, t->trial[i].spec,
+                                     w->bytes[k], cinch_samples_median(&w->samples[k][i])));
     return cinchSuccess;
 }
 
 static cinchResult_t collective_curves(struct cinchComm *comm, cinch_collective collective,
                                        const cinch_tune_options *o, cinch_tuned *tuned) {
-    cinch_timing t;
-    cinch_trial *trial = calloc(MOST_TRIALS, sizeof *trial);
-    if (!trial) return cinch_fail(cinchSystemError, "out of memory for %d trials", MOST_TRIALS);
-    cinchResult_t result = cinch_timing_begin(&t, comm, collective, o->last);
-    t.trial = trial;
-    t.budget_us = 1e3 * (o->budget_ms > 0 ? o->budget_ms : BUDGET_MS);
-    if (result == cinchSuccess) result = list_trials(&t);
-    if (result == cinchSuccess) result = all_sizes(&t, o, tuned);
-    cinchResult_t end = cinch_timing_end(&t);
-    free(trial);
+    sweep *w = calloc(1, sizeof *w);
+    if (!w) return cinch_fail(cinchSystemError, "out of memory for %d trials", MOST_TRIALS);
+    cinchResult_t result = cinch_timing_begin(&w->timing, comm, collective, o->last);
+    w->timing.trial = w->trial;
+    w->timing.budget_us = 1e3 * (o->budget_ms > 0 ? o->budget_ms : BUDGET_MS) / PASSES;
+    if (result == cinchSuccess) result = run_sweep(w, o, tuned);
+    cinchResult_t end = cinch_timing_end(&w->timing);
+    free(w);
     return result == cinchSuccess ? end : result;
 }
 
@@ -178,7 +200,7 @@ cinchResult_t cinch_tune(struct cinchComm *comm, const cinch_tune_options *optio
 /* ---- a short look ---- */
 
 enum {
-    QUICK_LEAST = 256 << 10, /* bytes */
+    QUICK_FIRST = 64 << 10, /* bytes: what a slow line carries in the time */
     QUICK_MOST = 16 << 20,
     QUICK_US = 2000000, /* about so long in all */
     QUICK_SIZE_US = 100000
@@ -186,26 +208,33 @@ enum {
 /* One that is so much slower than the other stays so for longer messages. */
 static const double CLEAR = 2;
 
-static cinchResult_t quick_sizes(cinch_timing *t, uint64_t bytes, cinch_tuned *tuned) {
-    struct cinchComm *comm = t->comm;
-    for (int sizes = 1;; sizes++, bytes *= 4) {
-        double before = t->spent_us;
-        CINCH_TRY(cinch_timing_run(t, &bytes));
-        for (int i = 0; i < 2; i++) {
-            cinch_trial named = t->trial[i];
-            cinch_cut cut;
-            cinch_call call = cinch_op_call(comm, t->collective, t->count * sizeof(float));
-            call.encoded = named.codec.vt != NULL;
-            CINCH_TRY(cinch_op_choose(comm, &call, cinchFloat32, &named.algo, &cut));
-            CINCH_TRY(keep_point(tuned, t, &named, bytes));
-        }
-        double ratio = t->trial[0].us / t->trial[1].us;
-        bool clear = ratio > CLEAR || ratio < 1 / CLEAR;
-        if (bytes >= QUICK_MOST || (clear && sizes >= 2)) return cinchSuccess;
-        /* At the next size each call takes four times as long, and there are fewer of them. */
-        double next = 4 * (t->trial[0].us + t->trial[1].us) * (2 + t->least);
-        if (t->spent_us + next > QUICK_US || (clear && t->spent_us - before > QUICK_US / 8))
-            return cinchSuccess;
+/* The exact one and the one with the codec, at one size; their times. */
+static cinchResult_t quick_size(cinch_timing *t, uint64_t *bytes, cinch_tuned *tuned,
+                                double us[2]) {
+    cinch_samples samples[2] = {{0}};
+    for (int i = 0; i < 2; i++) t->trial[i].samples = &samples[i];
+    CINCH_TRY(cinch_timing_run(t, bytes));
+    for (int i = 0; i < 2; i++) {
+        const cinch_algo *algo;
+        cinch_cut cut;
+        cinch_call call = cinch_op_call(t->comm, t->collective, t->count * sizeof(float));
+        call.encoded = t->trial[i].codec.vt != NULL;
+        CINCH_TRY(cinch_op_choose(t->comm, &call, cinchFloat32, &algo, &cut));
+        us[i] = cinch_samples_median(&samples[i]);
+        CINCH_TRY(keep_point(tuned, t->collective, algo->name, t->trial[i].spec, *bytes, us[i]));
+        t->trial[i].samples = NULL;
+    }
+    return cinchSuccess;
+}
+
+/* Until the next size would take too long, or it is clear for messages that are compressed. */
+static cinchResult_t quick_sizes(cinch_timing *t, cinch_tuned *tuned) {
+    for (uint64_t bytes = QUICK_FIRST;; bytes *= 4) {
+        double us[2];
+        CINCH_TRY(quick_size(t, &bytes, tuned, us));
+        double ratio = us[0] / us[1], next = 4 * (us[0] + us[1]) * (1 + t->least);
+        bool clear = (ratio > CLEAR || ratio < 1 / CLEAR) && bytes >= t->min_bytes;
+        if (bytes >= QUICK_MOST || t->spent_us + next > QUICK_US || clear) return cinchSuccess;
     }
 }
 
@@ -215,17 +244,14 @@ cinchResult_t cinch_tune_quick(struct cinchComm *comm, cinch_tuned *tuned) {
     cinch_timing t;
     CINCH_TRY(cinch_inforce_place(comm, tuned));
     if (strcmp(codec, "none") == 0) return cinchSuccess;
-    uint64_t least = comm->settings.codec_min_bytes;
-    least = least < QUICK_LEAST ? QUICK_LEAST : least > QUICK_MOST ? QUICK_MOST : least;
     cinchResult_t result = cinch_timing_begin(&t, comm, CINCH_ALLREDUCE, QUICK_MOST);
     t.trial = trial;
     t.trials = 2;
     t.budget_us = QUICK_SIZE_US;
-    t.least = 3;
     t.most = 15;
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[0], NULL, "none");
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[1], NULL, codec);
-    if (result == cinchSuccess) result = quick_sizes(&t, least, tuned);
+    if (result == cinchSuccess) result = quick_sizes(&t, tuned);
     cinchResult_t end = cinch_timing_end(&t);
     if (result == cinchSuccess) result = end;
     if (result != cinchSuccess) cinch_tuned_free(tuned);

@@ -25,6 +25,10 @@ void cinch_tune_net_free(cinch_tune_net *net);
  * after pair up to 16 hosts; beyond, disjoint pairs at the same time. */
 cinchResult_t cinch_tune_network(struct cinchComm *comm, cinch_tune_net *net);
 
+/* In how many steps that is, and a host's partner in one of them, or -1. */
+int cinch_tune_steps(int hosts);
+int cinch_tune_partner(int hosts, int step, int host);
+
 /* The graph that explains what was measured: ranks on hosts, hosts on one network where each pair
  * gets the smaller of what one host sends and the other receives, else a link for each pair. host:
  * [ranks], from 0 on. */
@@ -57,9 +61,9 @@ cinchResult_t cinch_tune(struct cinchComm *comm, const cinch_tune_options *optio
                          cinch_tune_net *net, cinch_tuned *tuned);
 
 /* A short measurement for CINCH_CODEC=auto without a plan file, into a zeroed `tuned`: curves of an
- * exact all-reduce and of one with the first of cinch_tune_codecs, each by the algorithm that is
- * chosen without curves, from CINCH_CODEC_MIN_BYTES on. May be called in the join, once links and
- * views are there; the communicator's counters and codec are left as they were. */
+ * exact all-reduce and of one with the codec that auto uses, each by the algorithm that is chosen
+ * without this. Also in a join, once links and views are there. Where the codec is none, `tuned`
+ * gets no curves. */
 cinchResult_t cinch_tune_quick(struct cinchComm *comm, cinch_tuned *tuned);
 
 #endif

@@ -19,7 +19,9 @@
  */
 #define FAR 4.0
 
-enum { WARM_CALLS = 2 };
+#define SLOW_US 200000.0 /* a call that has no time for a warm-up that does not count */
+
+enum { LONG_BYTES = 1 << 20 }; /* one call warms up, else two */
 
 static void put_in_force(struct cinchComm *comm, cinch_collective c, const cinch_trial *trial) {
     snprintf(comm->policy.algo[c], sizeof comm->policy.algo[c], "%s",
@@ -107,11 +109,11 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double cinch_trial_median(const cinch_trial *trial) {
-    double sorted[CINCH_TRIAL_SAMPLES];
-    int n = trial->samples;
+double cinch_samples_median(const cinch_samples *samples) {
+    double sorted[CINCH_MOST_SAMPLES];
+    int n = samples->count;
     if (!n) return 0;
-    memcpy(sorted, trial->sample, (size_t)n * sizeof *sorted);
+    memcpy(sorted, samples->us, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, ascending);
     return (sorted[n / 2] + sorted[(n - 1) / 2]) / 2;
 }
@@ -123,23 +125,42 @@ static cinchResult_t batch(const cinch_timing *t, unsigned calls, double *us) {
     return cinchSuccess;
 }
 
-/* One batch. It becomes a sample where it is long enough, else the next one is longer. */
-static cinchResult_t take(cinch_timing *t, cinch_trial *trial, bool warm) {
-    double us = 0;
-    unsigned calls = warm ? WARM_CALLS : trial->batch;
+static cinchResult_t timed_batch(cinch_timing *t, const cinch_trial *trial, unsigned calls,
+                                 double *us) {
     put_in_force(t->comm, t->collective, trial);
-    cinchResult_t result = batch(t, calls, &us);
+    cinchResult_t result = batch(t, calls, us);
     put_in_force(t->comm, t->collective, &t->rest);
     CINCH_TRY(result);
-    CINCH_TRY(slowest(t, &us));
-    t->spent_us += us;
-    if (!warm && (us >= SAMPLE_US || trial->batch == BATCH_MOST)) {
-        trial->sample[trial->samples++] = us / calls;
-    } else if (us < SAMPLE_US || warm) {
-        double wanted = calls * fmin(1.25 * SAMPLE_US / us, 100);
-        trial->batch = wanted < 1 ? 1 : wanted < BATCH_MOST ? (unsigned)wanted + 1 : BATCH_MOST;
-        if (warm && us / calls >= SAMPLE_US) trial->batch = 1;
-    }
+    CINCH_TRY(slowest(t, us));
+    t->spent_us += *us;
+    return cinchSuccess;
+}
+
+/* How many calls take long enough, by what some took. */
+static unsigned batch_for(unsigned calls, double us) {
+    double wanted = ceil(calls * fmin(1.25 * SAMPLE_US / us, 100));
+    if (us / calls >= SAMPLE_US) return 1;
+    return wanted < BATCH_MOST ? (unsigned)wanted : BATCH_MOST;
+}
+
+static cinchResult_t warm(cinch_timing *t, const cinch_trial *trial) {
+    unsigned calls = t->count * sizeof(float) >= LONG_BYTES ? 1 : 2;
+    double us;
+    CINCH_TRY(timed_batch(t, trial, calls, &us));
+    if (!trial->samples->batch) trial->samples->batch = batch_for(calls, us);
+    if (us / calls >= SLOW_US) trial->samples->us[trial->samples->count++] = us / calls;
+    return cinchSuccess;
+}
+
+/* One batch. It becomes a sample where it is long enough, else the next one is longer. */
+static cinchResult_t take(cinch_timing *t, const cinch_trial *trial) {
+    cinch_samples *s = trial->samples;
+    double us;
+    CINCH_TRY(timed_batch(t, trial, s->batch, &us));
+    if (us >= SAMPLE_US || s->batch == BATCH_MOST)
+        s->us[s->count++] = us / s->batch;
+    else
+        s->batch = batch_for(s->batch, us) + 1;
     return cinchSuccess;
 }
 
@@ -147,7 +168,8 @@ static double best_of(const cinch_timing *t, const char *spec) {
     double best = 0;
     for (int i = 0; i < t->trials; i++) {
         const cinch_trial *trial = &t->trial[i];
-        double us = trial->able && strcmp(trial->spec, spec) == 0 ? cinch_trial_median(trial) : 0;
+        if (!trial->able || strcmp(trial->spec, spec) != 0) continue;
+        double us = cinch_samples_median(trial->samples);
         if (us > 0 && (best == 0 || us < best)) best = us;
     }
     return best;
@@ -155,23 +177,23 @@ static double best_of(const cinch_timing *t, const char *spec) {
 
 /* Whether the trial needs one more sample. */
 static bool wants_more(const cinch_timing *t, const cinch_trial *trial, double began_us) {
-    if (!trial->able || trial->samples == t->most) return false;
-    if (!trial->samples) return true;
-    if (cinch_trial_median(trial) > FAR * best_of(t, trial->spec)) return false;
-    return trial->samples < t->least || t->spent_us - began_us < t->budget_us;
+    if (!trial->able || trial->samples->count >= t->most) return false;
+    if (!trial->samples->count) return true;
+    if (cinch_samples_median(trial->samples) > FAR * best_of(t, trial->spec)) return false;
+    return trial->samples->count < t->least || t->spent_us - began_us < t->budget_us;
 }
 
 /* Everything here depends on times that all ranks have, so all do the same. */
 static cinchResult_t take_all(cinch_timing *t) {
     double began_us = t->spent_us;
     for (int i = 0; i < t->trials; i++)
-        if (t->trial[i].able) CINCH_TRY(take(t, &t->trial[i], true));
+        if (wants_more(t, &t->trial[i], began_us)) CINCH_TRY(warm(t, &t->trial[i]));
     for (bool more = true; more;) {
         more = false;
         for (int i = 0; i < t->trials; i++) {
             if (!wants_more(t, &t->trial[i], began_us)) continue;
             more = true;
-            CINCH_TRY(take(t, &t->trial[i], false));
+            CINCH_TRY(take(t, &t->trial[i]));
         }
     }
     return cinchSuccess;
@@ -196,16 +218,11 @@ cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes) {
     *bytes = t->count * blocks * sizeof(float);
     for (int i = 0; i < t->trials; i++) {
         cinch_trial *trial = &t->trial[i];
-        trial->samples = 0;
-        trial->batch = 1;
-        trial->us = 0;
-        trial->able =
-            !trial->out && *bytes >= trial->from && serves(t, trial, t->count * sizeof(float));
+        trial->able = !trial->out && *bytes >= trial->from &&
+                      (!t->again || trial->samples->count > 0) &&
+                      serves(t, trial, t->count * sizeof(float));
     }
-    CINCH_TRY(take_all(t));
-    for (int i = 0; i < t->trials; i++)
-        if (t->trial[i].able) t->trial[i].us = cinch_trial_median(&t->trial[i]);
-    return cinchSuccess;
+    return take_all(t);
 }
 
 /* Whole numbers, so that no codec meets subnormals. */
@@ -257,7 +274,8 @@ cinchResult_t cinch_timing_begin(cinch_timing *t, struct cinchComm *comm,
                                  cinch_collective collective, uint64_t most_bytes) {
     uint64_t least = sizeof(float) * (uint64_t)comm->nranks;
     uint64_t room = most_bytes > least ? most_bytes : least;
-    *t = (cinch_timing){.comm = comm, .collective = collective, .least = 3, .most = 31};
+    *t = (cinch_timing){
+        .comm = comm, .collective = collective, .least = 1, .most = CINCH_MOST_SAMPLES};
     keep_rules(t);
     t->send = malloc(room);
     t->recv = malloc(room);

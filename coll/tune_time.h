@@ -6,7 +6,16 @@
 
 #include "coll/comm.h"
 
-enum { CINCH_TRIAL_SAMPLES = 31 };
+enum { CINCH_MOST_SAMPLES = 31 };
+
+/* Of one way at one size; zeroed: none yet. */
+typedef struct cinch_samples {
+    unsigned batch; /* calls back to back; 0: not known yet */
+    int count;
+    double us[CINCH_MOST_SAMPLES];
+} cinch_samples;
+
+double cinch_samples_median(const cinch_samples *samples); /* 0: there are none */
 
 /* One way to serve the call. */
 typedef struct cinch_trial {
@@ -14,16 +23,12 @@ typedef struct cinch_trial {
     const char *spec;       /* of the codec; "none" */
     cinch_codec codec;
     size_t oneshot_most;
-    uint64_t from; /* bytes; smaller messages are not its */
-    bool out;      /* given up */
-    /* at the size in hand */
-    bool able;      /* it serves the call */
-    unsigned batch; /* calls back to back */
-    int samples;
-    double sample[CINCH_TRIAL_SAMPLES];
-    double us;    /* the median; 0: not measured */
-    double ratio; /* to the best with the same codec, at the size before; 0: none yet */
-    int slow;     /* sizes in a row at which it was far from the best */
+    uint64_t from;          /* bytes; smaller messages are not its */
+    bool out;               /* given up */
+    double ratio;           /* to the best with the same codec, at the size before; 0: none yet */
+    int slow;               /* sizes in a row at which it was far from the best */
+    cinch_samples *samples; /* at the size in hand, the caller's */
+    bool able;              /* it serves the call at that size */
 } cinch_trial;
 
 typedef struct cinch_timing {
@@ -31,8 +36,9 @@ typedef struct cinch_timing {
     cinch_collective collective;
     cinch_trial *trial;
     int trials;
-    int least, most;  /* samples of each, the first where there is the time */
-    double budget_us; /* of a size */
+    int least, most;  /* samples of each, the second where there is the time */
+    bool again;       /* only of those that have some */
+    double budget_us; /* of a run */
     double spent_us;  /* so far */
     unsigned char *send, *recv;
     size_t count;        /* floats of a block */
@@ -53,11 +59,8 @@ cinchResult_t cinch_timing_end(cinch_timing *t);
 cinchResult_t cinch_timing_trial(cinch_timing *t, cinch_trial *trial, const cinch_algo *algo,
                                  const char *spec);
 
-/* Measures every able trial at a size; *bytes becomes what that is in whole elements. The least of
- * samples is 1 for those that are far from the best. */
+/* Measures every trial that serves a call of that size, which is rounded to whole elements. Those
+ * that are far from the best get a sample and no more. */
 cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes);
-
-/* The median so far of the trial's samples. */
-double cinch_trial_median(const cinch_trial *trial);
 
 #endif

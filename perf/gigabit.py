@@ -61,13 +61,6 @@ class Net:
             run("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", *shape)
         return self
 
-    def set_rate(self, mbits):
-        """All links get another speed."""
-        self.rates = [mbits] * self.ranks
-        for i, name in enumerate(self.names):
-            run("tc", "-n", self.hub, "qdisc", "change", "dev", f"p{i}", "root", *shaper(mbits))
-            run("tc", "-n", name, "qdisc", "change", "dev", "eth0", "root", *shaper(mbits))
-
     def __exit__(self, *unused):
         for name in self.names + [self.hub]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

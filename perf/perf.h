@@ -95,6 +95,7 @@ typedef struct cinch_report {
     cinch_row *rows;    /* kept for the plot and the footer */
     size_t count, room;
     size_t failed;
+    double bound_GBps; /* algbw that the links allow, a line in the plot; NaN: not known */
 } cinch_report;
 
 /* Each prints a sentence and returns false where a file cannot be written. */

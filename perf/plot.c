@@ -38,9 +38,14 @@ static double round_step(double span) {
     return 10 * power;
 }
 
+static bool has_bound(const cinch_plot *plot) {
+    return plot->bound_label && isfinite(plot->bound) && plot->bound > 0;
+}
+
 static void axis_fit(axis *a, const cinch_plot *plot, bool is_x) {
     a->low = INFINITY;
     a->high = -INFINITY;
+    if (!is_x && has_bound(plot)) a->low = a->high = scaled(a, plot->bound);
     for (size_t s = 0; s < plot->count; s++)
         for (size_t i = 0; i < plot->series[s].count; i++) {
             double v = is_x ? plot->series[s].x[i] : plot->series[s].y[i];
@@ -146,6 +151,17 @@ static void draw_series(FILE *f, const cinch_plot *plot, size_t s, const axis *x
     fputs("</text>\n", f);
 }
 
+/* Across the whole chart, with its label on the line. */
+static void draw_bound(FILE *f, const cinch_plot *plot, const axis *y) {
+    double at = place_y(y, plot->bound);
+    fprintf(f,
+            "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#444\" "
+            "stroke-width=\"1.4\" stroke-dasharray=\"8 4\"/><text x=\"%d\" y=\"%.1f\">",
+            LEFT, at, WIDTH - RIGHT, at, LEFT + 8, at < TOP + 20 ? at + 15 : at - 5);
+    escape(f, plot->bound_label);
+    fputs("</text>\n", f);
+}
+
 static void draw(FILE *f, const cinch_plot *plot) {
     axis x = {plot->x_log, plot->x_bytes, 0, 0, 0}, y = {plot->y_log, false, 0, 0, 0};
     axis_fit(&x, plot, true);
@@ -163,6 +179,7 @@ static void draw(FILE *f, const cinch_plot *plot) {
             LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
     draw_labels(f, plot);
     for (size_t s = 0; s < plot->count; s++) draw_series(f, plot, s, &x, &y);
+    if (has_bound(plot)) draw_bound(f, plot, &y);
     fputs("</svg>\n", f);
 }
 

@@ -21,6 +21,8 @@ typedef struct cinch_plot {
     bool x_bytes; /* label x with K M G, ticks at powers of two where x_log */
     const cinch_plot_series *series;
     size_t count;
+    const char *bound_label; /* of a line across at y = bound; NULL: there is none */
+    double bound;            /* drawn where it is finite and above 0 */
 } cinch_plot;
 
 /* Writes the chart to path, replacing the file. SystemError: it cannot be written; the

@@ -28,8 +28,8 @@ static bool cannot_write(const char *path, int err) {
 
 bool cinch_report_open(cinch_report *report, const cinch_perf_options *o, int ranks) {
     bool json_on_stdout = o->json && !strcmp(o->json, "-");
-    *report =
-        (cinch_report){.options = o, .ranks = ranks, .table = json_on_stdout ? stderr : stdout};
+    *report = (cinch_report){
+        .options = o, .ranks = ranks, .bound_GBps = NAN, .table = json_on_stdout ? stderr : stdout};
     if (json_on_stdout)
         report->json = stdout;
     else if (o->json && !(report->json = fopen(o->json, "we")))
@@ -167,15 +167,19 @@ static bool write_plot(const cinch_report *report) {
         }
         series[lines - 1].count++;
     }
-    char title[64];
+    char title[64], bound[64];
+    double most = report->bound_GBps * cinch_bus_factor(report->options->operation, report->ranks);
     snprintf(title, sizeof title, "%s, %d ranks", report->options->operation->name, report->ranks);
+    snprintf(bound, sizeof bound, "at most %.4g GB/s, by the links", most);
     cinch_plot plot = {.title = title,
                        .x_label = "bytes",
                        .y_label = "bus bandwidth, GB/s",
                        .x_log = true,
                        .x_bytes = true,
                        .series = series,
-                       .count = lines};
+                       .count = lines,
+                       .bound_label = bound,
+                       .bound = most};
     if (!good) {
         cannot_write(report->options->plot, ENOMEM);
     } else if (cinch_plot_write(report->options->plot, &plot) != cinchSuccess) {

@@ -40,6 +40,13 @@ static bool is_part(const cinch_view *v, int node, cinch_part part) {
     return v->rank[node] < 0 && v->part[node] == part;
 }
 
+/* In a job a rank is called after its number, whether a GPU is its own or not. */
+static bool is_rank(const cinch_view *v, int node) {
+    char name[32];
+    snprintf(name, sizeof name, "rank%d", v->rank[node]);
+    return v->rank[node] >= 0 && strcmp(name, v->graph->node[node].name) == 0;
+}
+
 /* "25", or where the directions differ "25 (back 10)", seen from one end; 0 is no link. */
 static void rate_text(const cinch_view *v, int link, int from, char *text, size_t room) {
     const cinch_view_link *l = &v->link[link];
@@ -122,9 +129,7 @@ static void print_node(printer *p, int node, int depth) {
     const cinch_view *v = p->view;
     char name[NAME_ROOM], rate[64];
     fprintf(p->f, "%*s", 2 * (depth < INDENT_MOST ? depth : INDENT_MOST), "");
-    /* In a job a rank is called after its number, wherever it sits. */
-    snprintf(rate, sizeof rate, "rank%d", v->rank[node]);
-    if (v->rank[node] >= 0 && strcmp(rate, v->graph->node[node].name) == 0)
+    if (is_rank(v, node))
         fprintf(p->f, "rank %d", v->rank[node]);
     else if (v->rank[node] >= 0)
         fprintf(p->f, "GPU %s, rank %d", name_of(v, node, name), v->rank[node]);
@@ -168,7 +173,9 @@ static void print_host(printer *p) {
     const cinch_view *v = p->view;
     const int *member = p->member + p->start[p->host + 1];
     int n = p->start[p->host + 2] - p->start[p->host + 1], queued = 0, gpus = 0, nics = 0;
+    bool job = false;
     for (int i = 0; i < n; i++) {
+        job = job || is_rank(v, member[i]);
         gpus += v->rank[member[i]] >= 0;
         nics += is_part(v, member[i], CINCH_PART_NIC);
         /* All CPUs grow at once; what they do not reach, one root after the other. */
@@ -177,7 +184,7 @@ static void print_host(printer *p) {
         p->queue[queued++] = member[i];
     }
     fprintf(p->f, "host %d: ", p->host);
-    print_count(p->f, gpus, "GPU");
+    print_count(p->f, gpus, job ? "rank" : "GPU");
     fputs(", ", p->f);
     print_count(p->f, nics, "NIC");
     putc('\n', p->f);

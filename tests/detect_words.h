@@ -58,4 +58,23 @@ static inline void show_warnings(void) {
         ck_assert_int_eq(t.warnings, 0);                                                           \
     } while (0)
 
+/* Two CPUs; below the first a PCI switch with GPUs at 03 and 04 and a NIC, below the second GPUs at
+ * 83 and 84 at its root ports. All of generation 4 with 16 lanes. */
+static inline void four_gpus(void) {
+    sys_begin(2);
+    const char *root = sys_bridge("pci0000:00", "0000:00:01.0", GEN4, "16", 0);
+    const char *up = sys_bridge(root, "0000:01:00.0", GEN4, "16", 0);
+    const char *down = sys_bridge(up, "0000:02:00.0", GEN4, "16", 0);
+    sys_gpu(down, "0000:03:00.0", GEN4, "16", 0);
+    down = sys_bridge(up, "0000:02:01.0", GEN4, "16", 0);
+    sys_gpu(down, "0000:04:00.0", GEN4, "16", 0);
+    down = sys_bridge(up, "0000:02:02.0", GEN4, "16", 0);
+    const char *nic = sys_pci(down, "0000:05:00.0", "0x020000", "0x15b3", GEN4, "16", 0);
+    sys_net(nic, "eth0", "100000", "up");
+    root = sys_bridge("pci0000:80", "0000:80:01.0", GEN4, "16", 1);
+    sys_gpu(root, "0000:83:00.0", GEN4, "16", 1);
+    root = sys_bridge("pci0000:80", "0000:80:02.0", GEN4, "16", 1);
+    sys_gpu(root, "0000:84:00.0", GEN4, "16", 1);
+}
+
 #endif

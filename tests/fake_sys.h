@@ -94,8 +94,9 @@ static inline const char *sys_pci(const char *above, const char *bus, const char
                                   int node) {
     static char paths[8][512];
     static int next;
-    char *path = paths[next++ % 8], full[600], link[256], number[16];
-    snprintf(path, sizeof paths[0], "%s/%s", above, bus);
+    char full[600], link[256], number[16], *path = paths[next++ % 8];
+    snprintf(full, sizeof full, "%s/%s", above, bus);
+    snprintf(path, sizeof paths[0], "%.511s", full);
     snprintf(full, sizeof full, "sys/devices/%s", path);
     snprintf(number, sizeof number, "%d", node);
     sys_put_in(full, "class", class);

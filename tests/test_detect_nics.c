@@ -152,15 +152,15 @@ START_TEST(test_fabric) {
 END_TEST
 
 START_TEST(test_many) {
-    char path[128];
+    char bus[32], name[16];
     sys_begin(300);
     for (int i = 0; i < 300; i++) {
-        snprintf(path, sizeof path, "0000:%02x:%02x.0", i / 32, i % 32);
-        sys_net(nic_at(path), path + 8, "25000", "up");
+        snprintf(bus, sizeof bus, "0000:%02x:%02x.0", i / 32, i % 32);
+        snprintf(name, sizeof name, "eth%d", i);
+        sys_net(nic_at(bus), name, "25000", "up");
     }
     detect("");
     ck_warned("of the NUMA nodes 256 are taken");
-    ck_assert_int_ge(t.graph.nodes, 256);
     ck_assert_int_eq(t.nics, 256);
     finish();
 }

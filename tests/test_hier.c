@@ -142,22 +142,27 @@ START_TEST(schedules_of_any_hosts_are_right) {
 }
 END_TEST
 
-/* Elements that cross between hosts, of messages of one element a part: what a host sends at most,
- * for a message of one element in all, or a block. */
+/* What a host sends to others or receives from them at most, of a message or block of one element;
+ * where hosts are alike, its ranks have as much of that each. */
 static double crossing(const cinch_algo *algo, const cinch_call *call) {
-    double sent[MOST] = {0}, received[MOST] = {0}, most = 0;
+    double sent[MOST] = {0}, received[MOST] = {0}, by_rank[MOST] = {0}, most = 0;
     for (int r = 0; r < call->nranks; r++) {
         cinch_schedule s;
         ck_assert_int_eq(cinch_algo_build(algo, r, call, &s), cinchSuccess);
         for (int i = 0; i < s.nitems; i++) {
             const cinch_ref *ref = &s.refs[s.item[i].ref];
-            if (s.item[i].op != CINCH_DO_SEND || call->host[r] == call->host[s.item[i].peer])
-                continue;
-            sent[call->host[r]] += (double)ref->parts / s.parts;
-            received[call->host[s.item[i].peer]] += (double)ref->parts / s.parts;
+            int from = call->host[r], to = call->host[s.item[i].peer];
+            if (s.item[i].op != CINCH_DO_SEND || from == to) continue;
+            by_rank[r] += (double)ref->parts / s.parts;
+            sent[from] += (double)ref->parts / s.parts;
+            received[to] += (double)ref->parts / s.parts;
         }
         cinch_schedule_free(&s);
     }
+    for (int r = 0; r < call->nranks && call->per_host; r++)
+        ck_assert_msg(fabs(by_rank[r] * call->per_host - sent[call->host[r]]) < 1e-9,
+                      "%s: rank %d sends %g of %g", cinch_shape_of(algo->collective)->name, r,
+                      by_rank[r], sent[call->host[r]]);
     for (int h = 0; h < call->hosts; h++) {
         if (sent[h] > most) most = sent[h];
         if (received[h] > most) most = received[h];

@@ -343,7 +343,6 @@ START_TEST(bad_usage) {
         {"", "perf allreduce --mem registered", "known, not in this version"},
         {"", "perf allreduce --device cuda", "known, not in this version"},
         {"", "perf allreduce --overlap", "known, not in this version"},
-        {"", "perf allreduce --codec auto", "auto"},
         {"", "perf allreduce --codec int8:block=7", "block"},
         {"", "perf allreduce --algo rnig", "rnig"},
         {"", "perf allreduce --algo rnig:ring", "rnig"},

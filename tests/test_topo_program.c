@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
+#include "tests/fake_sys.h"
 #include "tests/run_program.h"
 #include "topo/readers.h"
 
@@ -419,8 +420,12 @@ START_TEST(bad_usage) {
     static const struct {
         const char *line, *culprit;
     } cases[] = {
-        {"topo", "known, not in this version"},
-        {"topo --optimum", "--file"},
+        {"topo --format nccl", "--format is for --file"},
+        {"topo --file two.graph -n 2", "-n is for a machine without --file"},
+        {"topo --file two.graph --root .", "--root is for a machine without --file"},
+        {"topo --root /no/such/root", "/no/such/root"},
+        {"topo -n 0", "-n \"0\""},
+        {"topo -n 4 --dump kept.xml", "rank0"},
         {"topo --file two.graph --simulate", "--simulate: known, not in this version"},
         {"topo --file /no/such/file", "/no/such/file"},
         {"topo --file /", "/"},
@@ -475,12 +480,65 @@ START_TEST(failed_planning) {
 }
 END_TEST
 
+/* Without a file: this machine, which has a CPU at least. */
+START_TEST(this_machine) {
+    program_run(&p, "", "topo");
+    ck_assert_msg(p.status == 0, "%s", p.text[ERR]);
+    ck_has(p.text[OUT], "this machine (detected): ");
+    ck_has(p.text[OUT], "\n  CPU cpu");
+    program_run(&p, "", "topo -n 4 --plan allreduce --optimum --json");
+    ck_assert_msg(p.status == 0, "%s", p.text[ERR]);
+    ck_assert_int_eq((int)number_at(p.text[OUT], "ranks"), 4);
+    ck_assert(number_at(p.text[OUT], "algbw_GBps") > 0);
+    program_run(&p, "", "topo --plan broadcast -n 1");
+    ck_assert_int_eq(p.status, 1);
+}
+END_TEST
+
+/* A recorded one: two CPUs, a GPU at the second, a NIC. */
+START_TEST(recorded_machine) {
+    char line[512];
+    sys_begin(2);
+    sys_gpu("pci0000:80", "0000:80:05.0", GEN4, "16", 1);
+    sys_net(sys_pci("pci0000:00", "0000:00:05.0", "0x020000", "0x15b3", GEN4, "16", 0), "eth0",
+            "25000", "up");
+    snprintf(line, sizeof line, "topo --root %s --optimum", sys_root);
+    program_run(&p, "", line);
+    ck_assert_msg(p.status == 0, "%s", p.text[ERR]);
+    ck_has(p.text[OUT], "(detected): 1 GPU, 1 NIC, 1 host");
+    ck_has(p.text[OUT], "\n  CPU cpu1  -- cpu0: 22\n    GPU gpu0, rank 0: 24\n");
+    ck_has(p.text[OUT], "nothing has to move");
+    ck_has(p.text[OUT], "\nwarning: what NVLinks 1 NVIDIA GPUs have cannot be seen");
+    snprintf(line, sizeof line, "topo --root %s --plan allreduce", sys_root);
+    program_run(&p, "", line);
+    ck_assert_int_eq(p.status, 1);
+    ck_assert_int_eq(lines_in(p.text[ERR]), 1);
+    ck_has(p.text[ERR], "a plan needs two GPUs or more");
+    ck_has(p.text[ERR], "has 1; -n N plans for N ranks on its CPUs");
+    /* The job's file is the same job: two ranks on the first CPU, one on the other. */
+    snprintf(line, sizeof line, "topo --root %s -n 3 --plan allreduce --dump %s --svg %s", sys_root,
+             path("job.graph"), path("job.svg"));
+    program_run(&p, "", line);
+    ck_assert_msg(p.status == 0, "%s", p.text[ERR]);
+    ck_has(p.text[OUT], "(detected): 3 ranks, 1 GPU, 1 NIC, 1 host");
+    ck_has(p.text[OUT], "host 0: 3 ranks, 1 NIC");
+    ck_has(p.text[OUT], "  CPU cpu1  -- cpu0: 22\n    rank 2: 12.18\n");
+    ck_has(p.text[OUT], "allreduce of 1 GiB: forest, ");
+    ck_has(read_file("job.svg"), "</svg>");
+    ck_has(read_file("job.graph"), "link rank2 cpu1 12.179 #: shm\n");
+    topo_passes("job.graph", "");
+    ck_has(p.text[OUT], "host 0: 3 ranks, 1 NIC");
+    sys_end();
+}
+END_TEST
+
 START_TEST(help) {
-    static const char *const options[] = {"--file", "--format",  "--plan", "--kind", "--bytes",
-                                          "--svg",  "--optimum", "--json", "--dump"};
+    static const char *const options[] = {"--file",  "--format", "--plan",    "--kind",
+                                          "--bytes", "--svg",    "--optimum", "--json",
+                                          "--dump",  "--root",   "  -n N"};
     program_run(&p, "", "topo --help");
     ck_assert_int_eq(p.status, 0);
-    for (int i = 0; i < 9; i++) ck_has(p.text[OUT], options[i]);
+    for (int i = 0; i < 11; i++) ck_has(p.text[OUT], options[i]);
     ck_has_not(p.text[OUT], "simulate");
     program_run(&p, "", "--help");
     ck_has(p.text[OUT], "  topo ");
@@ -513,6 +571,8 @@ int main(void) {
     tcase_add_test(tests, warnings);
     tcase_add_test(tests, bad_usage);
     tcase_add_test(tests, failed_planning);
+    tcase_add_test(tests, this_machine);
+    tcase_add_test(tests, recorded_machine);
     tcase_add_test(tests, help);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -17,6 +17,9 @@ static hwloc_topology_t of(const cinch_detector *d) {
 /* Only PCI parts are asked for: what looks for GPUs by CUDA, OpenCL or an X server is not started.
  */
 static bool load(hwloc_topology_t topology) {
+    /* hwloc reads PCI from sysfs by itself; libpciaccess, by a plugin of it, keeps what it
+     * allocates. */
+    hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "pci");
     hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
     hwloc_topology_set_type_filter(topology, HWLOC_OBJ_PCI_DEVICE, HWLOC_TYPE_FILTER_KEEP_ALL);
     hwloc_topology_set_type_filter(topology, HWLOC_OBJ_BRIDGE, HWLOC_TYPE_FILTER_KEEP_ALL);

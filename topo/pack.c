@@ -59,7 +59,8 @@ static cinchResult_t make_rows(const cinch_pack_net *net, cinch_pack *pack) {
 
 cinchResult_t cinch_pack_make(const cinch_pack_net *net, cinch_pack_mode mode, int root,
                               cinch_pack *pack) {
-    *pack = (cinch_pack){.net = net, .mode = mode, .root = root, .bound = HUGE_VAL};
+    *pack =
+        (cinch_pack){.net = net, .mode = mode, .root = root, .bound = HUGE_VAL, .cut = HUGE_VAL};
     pack->groups = mode == CINCH_PACK_ALL ? net->ranks : 1;
     CINCH_TRY(make_rows(net, pack));
     if (mode == CINCH_PACK_BOTH) CINCH_TRY(cinch_pack_search_make(net, &pack->search));
@@ -125,6 +126,10 @@ static cinchResult_t load_tree(cinch_pack *pack, cinch_pack_tree *tree) {
     }
     free(row);
     return tree->use ? cinchSuccess : out_of_memory();
+}
+
+double cinch_pack_bound(const cinch_pack *pack) {
+    return pack->cut < pack->bound ? pack->cut : pack->bound;
 }
 
 double cinch_pack_load(const cinch_pack *pack, double *load) {

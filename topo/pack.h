@@ -98,7 +98,8 @@ typedef struct cinch_pack {
     int trees, tree_room;
     int *bucket, buckets; /* trees by hash, to find equal ones; chains by `next` */
     int *next;
-    double bound;      /* the best one proven, in GB/s; HUGE_VAL at first */
+    double bound;      /* the best one proven by prices, in GB/s; HUGE_VAL at first */
+    double cut;        /* one that cuts prove; HUGE_VAL: none is known */
     double *best;      /* the prices of rows that proved it */
     double *arc_price; /* scratch */
     double *dense;     /* scratch: one row's load each, zero between calls */
@@ -120,6 +121,9 @@ cinchResult_t cinch_pack_add(cinch_pack *pack, cinch_pack_tree tree, int *number
 /* Drops the trees of weight 0; moved[old number]: the new one, or -1. */
 void cinch_pack_compact(cinch_pack *pack, int *moved);
 
+/* The lesser of both bounds. */
+double cinch_pack_bound(const cinch_pack *pack);
+
 /* load[row]: the sum of weight * use; returns the largest. */
 double cinch_pack_load(const cinch_pack *pack, double *load);
 
@@ -133,7 +137,7 @@ cinchResult_t cinch_pack_by_column(cinch_pack *pack, int rounds, double gap);
 /* A fixed number of trees of equal weight, each rerouted in turn against the load of the others. */
 cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds);
 
-/* Drops trees without weight, and more while no more than `loss` is lost; then down to `most`. */
+/* Down to `most` trees, and further while no more than `loss` is lost; 0: not looked for. */
 cinchResult_t cinch_pack_prune(cinch_pack *pack, int most, double loss);
 
 /* Grows a tree of weight `share` from a root, over prices that are exponentials of load / aim; adds

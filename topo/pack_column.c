@@ -67,7 +67,7 @@ static cinchResult_t generate(cinch_pack *pack, cinch_pack_lp *lp, int rounds, d
         cinch_pack_lp_weights(lp, pack);
         if (normalize(pack, s->sum)) {
             double algbw = 1 / cinch_pack_load(pack, s->load);
-            if (algbw >= (1 - gap) * pack->bound) break;
+            if (algbw >= (1 - gap) * cinch_pack_bound(pack)) break;
         }
         if (cinch_pack_lp_tired(lp)) break;
         int before = pack->trees;
@@ -169,7 +169,7 @@ static cinchResult_t prune(cinch_pack *pack, int most, double loss, heavy *order
         keep(pack, best);
         whole = whole < algbw ? whole : algbw;
     }
-    while (low < high) {
+    while (low < high && loss > 0) {
         int middle = low + (high - low) / 2;
         CINCH_TRY(solve_first(pack, order, middle, whole, allowed, s, &algbw));
         if (algbw >= (1 - loss) * whole) {

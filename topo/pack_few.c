@@ -110,7 +110,7 @@ cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds) {
     if (f.load && f.slot) {
         f.guess = f.load + rows;
         f.best = f.slot + slots;
-        f.aim = 1 / pack->bound;
+        f.aim = 1 / cinch_pack_bound(pack);
         result = cinch_pack_grower_make(pack, &f.grower);
         if (result == cinchSuccess) result = run(pack, &f, rounds);
     } else {

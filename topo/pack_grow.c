@@ -13,7 +13,7 @@
 #include "topo/pack.h"
 #include "topo/pack_heap.h"
 
-enum { MOST_REPAIRS = 64 };
+enum { MOST_REPAIRS = 64, MOST_EXPONENT = 400 };
 
 struct cinch_pack_grower {
     const cinch_pack *pack;
@@ -30,6 +30,7 @@ struct cinch_pack_grower {
     int *source;           /* rank: where it joined */
     double share;          /* the tree's weight */
     double sharpness, aim; /* of the exponential; the load that is aimed at */
+    double shift; /* what the exponents are less by, so that the largest is no more than 0 */
     bool inward;
 };
 
@@ -76,12 +77,16 @@ static int tail_of(const cinch_pack_grower *g, int arc) {
     return g->inward ? g->pack->net->to[arc] : g->pack->net->from[arc];
 }
 
-/* What the sum of exponentials grows by where one more edge of the tree uses the row. */
+/* What the sum of exponentials grows by where one more edge of the tree uses the row. Beyond what
+ * doubles can tell it goes on along a line, so that a dearer row stays dearer. */
 static void set_price(cinch_pack_grower *g, const double *load, int row) {
     double jump = g->share / g->pack->room[row];
-    double after = g->sharpness * ((load[row] + jump) / g->aim - 1);
-    double before = g->sharpness * (load[row] / g->aim - 1);
-    g->price[row] = cinch_pack_exp(after) - cinch_pack_exp(before) + 1e-12 * jump / g->aim;
+    double after = g->sharpness * ((load[row] + jump) / g->aim - 1) - g->shift;
+    double before = g->sharpness * (load[row] / g->aim - 1) - g->shift;
+    double price = after < MOST_EXPONENT
+                       ? cinch_pack_exp(after) - cinch_pack_exp(before)
+                       : cinch_pack_exp(MOST_EXPONENT) * (1 + after - MOST_EXPONENT);
+    g->price[row] = price + 1e-12 * jump / g->aim;
 }
 
 static double length_of(const cinch_pack_grower *g, int arc) {
@@ -233,6 +238,11 @@ cinchResult_t cinch_pack_grow(cinch_pack_grower *g, int root, bool inward, doubl
     g->aim = aim;
     g->used = 0;
     g->heap.count = 0;
+    g->shift = 0;
+    for (int r = 0; r < pack->rows; r++) {
+        double over = sharpness * (load[r] / aim - 1);
+        if (over > g->shift) g->shift = over;
+    }
     for (int r = 0; r < pack->rows; r++) set_price(g, load, r);
     for (int n = 0; n < pack->net->nodes; n++) {
         g->label[n] = HUGE_VAL;

@@ -91,7 +91,7 @@ static cinchResult_t run(cinch_pack *pack, int rounds, double gap, int *chosen, 
     move(pack, chosen, 1, load, other);
     double boost = 1;
     for (int i = 0; i < rounds; i++) {
-        double most = largest(load, rows), now = 1 - 1 / (most * pack->bound);
+        double most = largest(load, rows), now = 1 - 1 / (most * cinch_pack_bound(pack));
         if (now <= gap) break;
         double sharpness = boost * 2 * logarithm / (now > gap ? now : gap);
         set_prices(load, rows, sharpness, most, price);

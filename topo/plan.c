@@ -7,13 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "topo/bounds.h"
 #include "topo/pack.h"
 
 /* Trees for a machine too large for an exact linear program, and at most where every rank has its
  * own; and how many arcs may be looked at while they are grown. */
-enum { FEW = 32, MOST_TREES = 512, MOST_WORK = 20000000 };
+enum { FEW = 32, MOST_TREES = 512, MOST_WORK = 20000000, MOST_PROGRAM = 1200 };
 #define GAP 0.001
 #define GOOD 0.985 /* of the bound: no other way of packing is tried */
+#define GROWN 0.992
 
 const char *cinch_plan_op_name(cinch_plan_op op) {
     static const char *const name[] = {"allreduce", "allgather", "reducescatter", "broadcast",
@@ -106,7 +108,7 @@ static cinchResult_t convert(const cinch_pack *pack, bool reversed, cinch_plan *
         qsort(order, (size_t)count, sizeof *order, by_root);
         plan->tree = calloc((size_t)count + 1, sizeof *plan->tree);
         plan->algbw = 1 / cinch_pack_load(pack, load);
-        plan->bound = pack->bound;
+        plan->bound = cinch_pack_bound(pack);
     }
     if (!plan->tree) result = cinch_fail(cinchSystemError, "out of memory for a plan");
     for (int i = 0; i < count && result == cinchSuccess; i++) {
@@ -127,7 +129,16 @@ static cinchResult_t pack_exactly(cinch_pack *pack, const cinch_plan_options *op
     return cinch_pack_prune(pack, options->most_trees, options->loss > 0 ? options->loss : 0.002);
 }
 
-/* So many trees, of equal weight. */
+static cinchResult_t reached(const cinch_pack *pack, double *algbw) {
+    double *load = malloc(((size_t)pack->rows + 1) * sizeof *load);
+    if (!load) return cinch_fail(cinchSystemError, "out of memory for a plan");
+    *algbw = 1 / cinch_pack_load(pack, load);
+    free(load);
+    return cinchSuccess;
+}
+
+/* So many trees, of equal weight; where that is not enough they are what the linear program begins
+ * with, if that is not too large. */
 static cinchResult_t pack_grown(cinch_pack *pack, const cinch_plan_options *options) {
     /* From one root all the slack is needed, and a tree more or less on a link is to be little. */
     int slots = pack->mode == CINCH_PACK_ROOTED ? 8 * FEW : FEW;
@@ -137,7 +148,13 @@ static cinchResult_t pack_grown(cinch_pack *pack, const cinch_plan_options *opti
     long long work = (long long)slots * pack->net->arcs;
     int rounds = work > MOST_WORK / 2 ? 2 : work < MOST_WORK / 12 ? 12 : (int)(MOST_WORK / work);
     CINCH_TRY(cinch_pack_by_price(pack, pack->groups == 1 ? 100 : 2, GAP));
-    return cinch_pack_few(pack, slots, rounds);
+    CINCH_TRY(cinch_pack_few(pack, slots, rounds));
+    double algbw = 0;
+    CINCH_TRY(reached(pack, &algbw));
+    if (algbw >= GROWN * cinch_pack_bound(pack) || pack->rows + pack->groups > MOST_PROGRAM)
+        return cinchSuccess;
+    CINCH_TRY(cinch_pack_by_column(pack, 300, GAP));
+    return cinch_pack_prune(pack, slots, 0);
 }
 
 static cinch_pack_mode mode_of(const cinch_pack_net *net, cinch_plan_op op) {
@@ -152,12 +169,26 @@ static cinch_pack_mode mode_of(const cinch_pack_net *net, cinch_plan_op op) {
     }
 }
 
-static cinchResult_t make_forest(const cinch_pack_net *net, const cinch_plan_options *options,
-                                 bool reversed, cinch_plan *plan) {
+/* What cuts prove of the operation. */
+static cinchResult_t find_cut(const cinch_graph *graph, const cinch_plan *plan, double *cut) {
+    cinch_bounds bounds;
+    CINCH_TRY(cinch_bounds_find(graph, plan->root < 0 ? 0 : plan->root, &bounds));
+    const double bound[] = {bounds.allreduce, bounds.allgather, bounds.reducescatter,
+                            bounds.broadcast, bounds.reduce};
+    *cut = bound[plan->op];
+    return cinchSuccess;
+}
+
+static cinchResult_t make_forest(const cinch_graph *graph, const cinch_pack_net *net,
+                                 const cinch_plan_options *options, bool reversed,
+                                 cinch_plan *plan) {
     cinch_pack_mode mode = mode_of(net, plan->op);
     cinch_pack pack;
     cinch_plan grown = *plan;
+    double cut;
+    CINCH_TRY(find_cut(graph, plan, &cut));
     cinchResult_t result = cinch_pack_make(net, mode, plan->root, &pack);
+    pack.cut = cut;
     /* How large a program is solved in a second. */
     bool exact = pack.rows + pack.groups <= (mode == CINCH_PACK_ALL ? 300 : 640);
     if (result == cinchSuccess && exact) result = pack_exactly(&pack, options);
@@ -165,6 +196,7 @@ static cinchResult_t make_forest(const cinch_pack_net *net, const cinch_plan_opt
     cinch_pack_free(&pack);
     if (result != cinchSuccess || (exact && plan->algbw >= GOOD * plan->bound)) return result;
     result = cinch_pack_make(net, mode, plan->root, &pack);
+    pack.cut = cut;
     if (result == cinchSuccess) result = pack_grown(&pack, options);
     if (result == cinchSuccess) result = convert(&pack, reversed, &grown);
     cinch_pack_free(&pack);
@@ -257,7 +289,7 @@ cinchResult_t cinch_plan_make(const cinch_graph *graph, cinch_plan_op op, int ro
     else if (net.ranks == 1)
         result = make_alone(&net, plan);
     else if (options->kind == CINCH_PLAN_FOREST)
-        result = make_forest(&net, options, reversed, plan);
+        result = make_forest(graph, &net, options, reversed, plan);
     else if (options->kind == CINCH_PLAN_DOUBLE_TREE)
         result = cinch_pack_double_tree(graph, &net, plan);
     else

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The network on a virtual clock. An event is a segment that a link has served or that has come to
  * the next one; as links serve in order of arrival, the moment when one will have served a segment
- * is known when it comes, and no queue is kept but that of events. */
+ * is known when it comes, and no queue is kept but that of events.
+ *
+ * A link serves a segment without a break, at its full rate. So it begins no earlier than the first
+ * byte is there, and no earlier than that it ends with the last byte: with `end` the moment when
+ * that leaves the link before, end + latency - min(service there, service here). */
 #include "transports/sim.h"
 
 #include <math.h>
@@ -22,7 +26,7 @@ typedef struct parcel {
     uint32_t next_free;
 } parcel;
 
-/* hop 0: the first link has served a segment; else it is at route[hop], or at the end. */
+/* hop 0: the first link has served a segment; else one comes to route[hop], or is at the end. */
 typedef struct event {
     double at;
     uint64_t order;
@@ -136,19 +140,24 @@ static void end(cinch_sim *sim, uint32_t index) {
     sim->free_parcel = index + 1;
 }
 
-/* A segment joins the queue of a link; returns when it will have been served. */
-static double serve(cinch_sim *sim, int at, double bytes) {
-    link *l = &sim->link[at];
+/* A segment joins the queue of route[hop]; the events are made of its having been served there, if
+ * that is the first, and of its coming to the next. */
+static void serve(cinch_sim *sim, uint32_t index, int hop) {
+    const parcel *p = &sim->parcel[index];
+    link *l = &sim->link[p->route[hop]];
+    double service = p->segment * l->us_per_byte, early = 0;
     if (l->free_at < sim->now) l->free_at = sim->now;
-    l->free_at += bytes * l->us_per_byte;
-    l->carried += bytes;
-    return l->free_at;
+    l->free_at += service;
+    l->carried += p->segment;
+    if (hop == 0) push(sim, l->free_at, index, 0);
+    if (hop + 1 < p->hops)
+        early = fmin(service, p->segment * sim->link[p->route[hop + 1]].us_per_byte);
+    push(sim, fmax(sim->now, l->free_at + l->latency - early), index, hop + 1);
 }
 
 static void offer(cinch_sim *sim, uint32_t index) {
-    parcel *p = &sim->parcel[index];
-    p->offered++;
-    push(sim, serve(sim, p->route[0], p->segment), index, 0);
+    sim->parcel[index].offered++;
+    serve(sim, index, 0);
 }
 
 cinchResult_t cinch_sim_send(cinch_sim *sim, const int *route, int hops, double bytes,
@@ -189,15 +198,13 @@ static bool handle(cinch_sim *sim, const event *e, cinch_sim_event *out) {
         return true;
     }
     if (e->hop == 0) {
-        push(sim, sim->now + sim->link[p->route[0]].latency, e->parcel, 1);
         out->kind = CINCH_SIM_LEFT;
         if (p->offered == p->segments) return true;
         offer(sim, e->parcel);
         return false;
     }
     if (e->hop < p->hops) {
-        double served = serve(sim, p->route[e->hop], p->segment);
-        push(sim, served + sim->link[p->route[e->hop]].latency, e->parcel, e->hop + 1);
+        serve(sim, e->parcel, e->hop);
         return false;
     }
     out->kind = CINCH_SIM_ARRIVED;

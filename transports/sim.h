@@ -4,11 +4,12 @@
  * and hears when it has left and when it has arrived.
  *
  * A message is cut into segments. A link serves one segment at a time, in the order in which they
- * come to it; a segment then travels for the link's latency, and is at the next link when its last
- * byte is. A message offers its next segment when the first link has served the one before, so
- * messages that begin at the same link share it evenly. Between links nothing is lost, and any
- * number of segments waits. So the same calls give the same times on every machine: what happens at
- * the same moment happens in the order in which it was caused. */
+ * come to it. A byte that was served is at the next link after the latency, and goes on from there
+ * without waiting for the rest of its segment: alone, a message takes the sum of the latencies and
+ * what its narrowest link takes. A message offers its next segment when the first link has served
+ * the one before, so messages that begin at the same link share it evenly. Between links nothing is
+ * lost, and any number of segments waits. So the same calls give the same times on every machine:
+ * what happens at the same moment happens in the order in which it was caused. */
 #ifndef CINCH_TRANSPORTS_SIM_H_
 #define CINCH_TRANSPORTS_SIM_H_
 
@@ -35,7 +36,7 @@ typedef struct cinch_sim_event {
     uint64_t tag; /* as given with the message or the moment */
 } cinch_sim_event;
 
-enum { CINCH_SIM_SEGMENTS = 16, CINCH_SIM_SEGMENT_LEAST = 4096 };
+enum { CINCH_SIM_SEGMENTS = 8, CINCH_SIM_SEGMENT_LEAST = 4096 };
 
 /* segments: the most per message; none but the only one is shorter than CINCH_SIM_SEGMENT_LEAST
  * bytes. InvalidArgument: a bandwidth that is not above 0, or a latency that is below; SystemError:

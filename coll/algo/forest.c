@@ -26,10 +26,12 @@ static int parts(const cinch_call *call) {
     return call->forest->parts;
 }
 
-/* Enough rounds to fill the trees from end to end, none so short that it is nothing but headers. */
+/* Enough rounds to fill the trees from end to end, none so short that it is nothing but headers. A
+ * round is a piece of every block: where each rank has one, it is that much shorter. */
 static size_t round_bytes(const cinch_call *call) {
-    size_t least = (size_t)64 << 10, most = (size_t)1 << 20;
-    size_t rounds = 16 * (size_t)(call->forest->steps + 1), round = call->bytes / rounds;
+    bool blocks = cinch_shape_blocks(cinch_shape_of(call->collective), call->nranks) > 1;
+    size_t least = (size_t)(blocks ? 16 : 64) << 10, most = (size_t)(blocks ? 256 : 1024) << 10;
+    size_t rounds = 32 * (size_t)(call->forest->steps + 1), round = call->bytes / rounds;
     return round < least ? least : round > most ? most : round;
 }
 
