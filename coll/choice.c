@@ -13,6 +13,8 @@ enum {
     PLACES = 8, /* the best, then what serves calls that it does not */
     MOST = 24   /* algorithms of a collective */
 };
+/* Curves that begin beyond this say nothing of the short messages below their beginning. */
+static const uint64_t SHORT = 64 << 10;
 static const double SAME = 1.03; /* measured times that differ by less are taken as equal */
 
 typedef struct ranking {
@@ -78,6 +80,7 @@ typedef struct field {
     int count;
     uint8_t index[MOST]; /* of cinch_algo_at */
     const cinch_curve *curve[MOST];
+    uint64_t from; /* the least size of all curves */
     double us[CLASSES][MOST], least[CLASSES];
     unsigned lasts[CLASSES][MOST]; /* for how many classes from here on it is as good as the best */
 } field;
@@ -90,6 +93,7 @@ static void enter(field *f, const cinch_tuned *tuned, cinch_collective collectiv
         if (algo->collective != collective) continue;
         const cinch_curve *curve = cinch_choice_curve(tuned, collective, algo->name, codec);
         if (!curve) continue;
+        if (!f->count || curve->point[0].bytes < f->from) f->from = curve->point[0].bytes;
         f->index[f->count] = (uint8_t)i;
         f->curve[f->count++] = curve;
     }
@@ -122,6 +126,7 @@ static int take_over(const field *f, int class) {
 static void rank_all(const field *f, ranking *r) {
     int first = -1;
     for (int k = 0; k < CLASSES; k++) {
+        if (f->from > SHORT && class_begin((unsigned)k) < f->from) continue;
         if (first < 0 || !f->lasts[k][first]) first = take_over(f, k);
         bool taken[MOST] = {false};
         for (int p = 0; p < PLACES && p < f->count; p++) {
@@ -150,7 +155,8 @@ static cinchResult_t rank_collective(cinch_choice *choice, const cinch_tuned *tu
         rank_all(of[encoded], r);
     }
     for (int k = 0; k < CLASSES && exact->count && coded->count; k++)
-        choice->pays[c][k] = coded->least[k] * SAME <= exact->least[k];
+        choice->pays[c][k] =
+            class_begin((unsigned)k) >= coded->from && coded->least[k] * SAME <= exact->least[k];
     return cinchSuccess;
 }
 

@@ -16,11 +16,12 @@ cinchResult_t cinch_choice_make(const cinch_tuned *tuned, const cinch_codec *cod
                                 cinch_choice **choice);
 void cinch_choice_free(cinch_choice *choice); /* NULL is nothing */
 
-/* The algorithm for the call out of those with a curve, or NULL: none of them can serve it, or
- * there are no curves of its collective. */
+/* The algorithm for the call out of those with a curve, or NULL: none of them can serve it, there
+ * are no curves of its collective, or they begin with much longer messages. */
 const cinch_algo *cinch_choice_find(const cinch_choice *choice, const cinch_call *call);
 
-/* Whether the codec is predicted to be at least 3 % faster than exact, at so many bytes in all. */
+/* Whether the codec is predicted to be at least 3 % faster than exact, at so many bytes in all; not
+ * below the least size that was measured with it. */
 bool cinch_choice_pays(const cinch_choice *choice, cinch_collective collective, uint64_t bytes);
 
 /* Whether there are curves of the collective, exact or with the codec. */

@@ -132,8 +132,7 @@ cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer)
  * failure. The calling thread does all the work. */
 cinchResult_t cinch_engine_run(cinch_op *list);
 
-/* Runs one operation while no other has its turn, as a part of the join or of a call like it; the
- * turn is left as it was. Collective. */
+/* Runs one operation as a part of the join, before any other has its turn. Collective. */
 cinchResult_t cinch_engine_run_inside(const cinch_called *call);
 
 /* The fused executor: one-shot for a message of one small slot, the same schedule written out. It

@@ -105,14 +105,13 @@ static cinchResult_t add_curves(cinch_tuned *to, const cinch_tuned *from) {
 
 /* What goes over the wire meanwhile is not the caller's. */
 static cinchResult_t measure_quietly(struct cinchComm *comm, cinch_tuned *quick) {
-    uint64_t *sent = calloc((size_t)comm->nranks, sizeof *sent), window = comm->window_bytes;
+    uint64_t *sent = calloc((size_t)comm->nranks, sizeof *sent);
     if (!sent) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
     for (int q = 0; q < comm->nranks; q++)
         if (comm->net->link[q]) sent[q] = comm->net->link[q]->wire_bytes;
     cinchResult_t result = cinch_tune_quick(comm, quick);
     for (int q = 0; q < comm->nranks; q++)
         if (comm->net->link[q]) comm->net->link[q]->wire_bytes = sent[q];
-    comm->window_bytes = window;
     free(sent);
     return result;
 }

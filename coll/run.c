@@ -145,8 +145,6 @@ cinchResult_t cinch_engine_run(cinch_op *list) {
 
 cinchResult_t cinch_engine_run_inside(const cinch_called *call) {
     cinch_op op = {.call = *call, .number = CINCH_TURN_INSIDE};
-    uint64_t turn = atomic_exchange(&call->comm->turn, CINCH_TURN_INSIDE);
-    cinchResult_t result = cinch_engine_run(&op);
-    atomic_store(&call->comm->turn, turn); /* its end made that none */
-    return result;
+    atomic_store(&call->comm->turn, CINCH_TURN_INSIDE); /* its end makes that none again */
+    return cinch_engine_run(&op);
 }

@@ -20,7 +20,8 @@ enum {
     CODEC_FROM = 256 << 10, /* smaller messages gain nothing by a codec */
     OUT_FROM = 64 << 10,    /* below, who is slow for many steps may be fast later */
     BUDGET_MS = 2500,
-    PASSES = 3, /* over all sizes, as disturbances of a machine come and go */
+    PASSES = 3,       /* over all sizes, as disturbances of a machine come and go; */
+    MOST_PASSES = 15, /* more where there is the time */
     MOST_SIZES = 32
 };
 /* A trial so many times slower than the best at two sizes in a row, and not getting closer, is
@@ -32,8 +33,8 @@ static const double FAR = 4, CLOSER = 0.9;
 static void say(const cinch_tune_options *o, cinch_collective collective, int pass_number,
                 uint64_t bytes) {
     char text[96];
-    snprintf(text, sizeof text, "%s of %llu bytes, pass %d of %d", cinch_shape_of(collective)->name,
-             (unsigned long long)bytes, pass_number + 1, PASSES);
+    snprintf(text, sizeof text, "%s of %llu bytes, pass %d", cinch_shape_of(collective)->name,
+             (unsigned long long)bytes, pass_number + 1);
     if (o->progress) o->progress(o->arg, text);
 }
 
@@ -72,12 +73,11 @@ static cinchResult_t keep_point(cinch_tuned *tuned, cinch_collective collective,
 }
 
 static void give_up(const cinch_timing *t, cinch_trial *trial, uint64_t bytes) {
-    double best = 0, mine = cinch_samples_median(trial->samples);
+    double best = 0, mine = trial->samples->best;
     for (int i = 0; i < t->trials; i++) {
         const cinch_trial *other = &t->trial[i];
         if (!other->able || strcmp(other->spec, trial->spec) != 0) continue;
-        double us = cinch_samples_median(other->samples);
-        if (best == 0 || us < best) best = us;
+        if (best == 0 || other->samples->best < best) best = other->samples->best;
     }
     double ratio = mine / best;
     bool far = bytes >= OUT_FROM && ratio > FAR && ratio > CLOSER * trial->ratio;
@@ -92,21 +92,28 @@ typedef struct sweep {
     cinch_trial trial[MOST_TRIALS];
     cinch_samples samples[MOST_SIZES][MOST_TRIALS];
     uint64_t bytes[MOST_SIZES];
+    double spent_us[MOST_SIZES], budget_us; /* of each */
     int sizes;
 } sweep;
+
+/* Whether there is the time for one more pass at that size. */
+static bool goes_on(const sweep *w, int size, int number) {
+    return number < PASSES || w->spent_us[size] * (1 + 1.0 / number) <= w->budget_us;
+}
 
 static cinchResult_t pass(sweep *w, int number, const cinch_tune_options *o) {
     cinch_timing *t = &w->timing;
     t->again = number > 0;
-    t->least = number + 1;
-    t->most = CINCH_MOST_SAMPLES * (number + 1) / PASSES;
     for (int i = 0; i < t->trials; i++) t->trial[i].out = false;
     for (int k = 0; k < w->sizes; k++) {
+        double before_us = t->spent_us;
+        if (!goes_on(w, k, number)) continue;
         say(o, t->collective, number, w->bytes[k]);
         for (int i = 0; i < t->trials; i++) t->trial[i].samples = &w->samples[k][i];
         CINCH_TRY(cinch_timing_run(t, &w->bytes[k]));
         for (int i = 0; i < t->trials && number == 0; i++)
             if (t->trial[i].able) give_up(t, &t->trial[i], w->bytes[k]);
+        w->spent_us[k] += t->spent_us - before_us;
     }
     return cinchSuccess;
 }
@@ -116,12 +123,12 @@ static cinchResult_t run_sweep(sweep *w, const cinch_tune_options *o, cinch_tune
     for (uint64_t b = o->first; b <= o->last && w->sizes < MOST_SIZES; b *= 4)
         w->bytes[w->sizes++] = b;
     CINCH_TRY(list_trials(t));
-    for (int p = 0; p < PASSES; p++) CINCH_TRY(pass(w, p, o));
+    for (int p = 0; p < MOST_PASSES; p++) CINCH_TRY(pass(w, p, o));
     for (int k = 0; k < w->sizes; k++)
         for (int i = 0; i < t->trials; i++)
-            if (w->samples[k][i].count)
+            if (w->samples[k][i].best > 0)
                 CINCH_TRY(keep_point(tuned, t->collective, t->trial[i].algo->name, t->trial[i].spec,
-                                     w->bytes[k], cinch_samples_median(&w->samples[k][i])));
+                                     w->bytes[k], w->samples[k][i].best));
     return cinchSuccess;
 }
 
@@ -131,7 +138,8 @@ static cinchResult_t collective_curves(struct cinchComm *comm, cinch_collective 
     if (!w) return cinch_fail(cinchSystemError, "out of memory for %d trials", MOST_TRIALS);
     cinchResult_t result = cinch_timing_begin(&w->timing, comm, collective, o->last);
     w->timing.trial = w->trial;
-    w->timing.budget_us = 1e3 * (o->budget_ms > 0 ? o->budget_ms : BUDGET_MS) / PASSES;
+    w->budget_us = 1e3 * (o->budget_ms > 0 ? o->budget_ms : BUDGET_MS);
+    w->timing.budget_us = w->budget_us / PASSES;
     if (result == cinchSuccess) result = run_sweep(w, o, tuned);
     cinchResult_t end = cinch_timing_end(&w->timing);
     free(w);
@@ -220,7 +228,7 @@ static cinchResult_t quick_size(cinch_timing *t, uint64_t *bytes, cinch_tuned *t
         cinch_call call = cinch_op_call(t->comm, t->collective, t->count * sizeof(float));
         call.encoded = t->trial[i].codec.vt != NULL;
         CINCH_TRY(cinch_op_choose(t->comm, &call, cinchFloat32, &algo, &cut));
-        us[i] = cinch_samples_median(&samples[i]);
+        us[i] = samples[i].best;
         CINCH_TRY(keep_point(tuned, t->collective, algo->name, t->trial[i].spec, *bytes, us[i]));
         t->trial[i].samples = NULL;
     }
@@ -232,7 +240,7 @@ static cinchResult_t quick_sizes(cinch_timing *t, cinch_tuned *tuned) {
     for (uint64_t bytes = QUICK_FIRST;; bytes *= 4) {
         double us[2];
         CINCH_TRY(quick_size(t, &bytes, tuned, us));
-        double ratio = us[0] / us[1], next = 4 * (us[0] + us[1]) * (1 + t->least);
+        double ratio = us[0] / us[1], next = 4 * (us[0] + us[1]) * 2;
         bool clear = (ratio > CLEAR || ratio < 1 / CLEAR) && bytes >= t->min_bytes;
         if (bytes >= QUICK_MOST || t->spent_us + next > QUICK_US || clear) return cinchSuccess;
     }
@@ -248,7 +256,6 @@ cinchResult_t cinch_tune_quick(struct cinchComm *comm, cinch_tuned *tuned) {
     t.trial = trial;
     t.trials = 2;
     t.budget_us = QUICK_SIZE_US;
-    t.most = 15;
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[0], NULL, "none");
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[1], NULL, codec);
     if (result == cinchSuccess) result = quick_sizes(&t, tuned);

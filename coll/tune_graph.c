@@ -8,12 +8,11 @@
 #include "coll/tune.h"
 
 /* How much measured values may differ, as measurements of one thing do. */
-#define FITS 0.10 /* a pair from what its two hosts explain */
-#define NEAR 0.07 /* a value from the largest, to be an attempt at the same */
-#define EQUAL                                                                                      \
-    0.03          /* neighbours in a row of values that are taken as equal, twice it first to last \
-                   */
-#define MORE 0.05 /* a host's total over its best pair, to count as more */
+#define FITS 0.10  /* a pair from what its two hosts explain */
+#define NEAR 0.07  /* a value from the largest, to be an attempt at the same */
+#define EQUAL 0.05 /* neighbours in a row of values that are taken as equal: each off by 3 % */
+#define WIDE 0.10  /* the last of them from the first */
+#define MORE 0.05  /* a host's total over its best pair, to count as more */
 
 /* Noise shall not make another plan: three digits are kept. */
 static double round3(double value) {
@@ -43,7 +42,7 @@ static cinchResult_t settle(double *value, int n) {
         double least = sorted[first].value, sum = least;
         for (end = first + 1; end < n; end++) {
             double v = sorted[end].value;
-            if (v > sorted[end - 1].value * (1 + EQUAL) || v > least * (1 + 2 * EQUAL)) break;
+            if (v > sorted[end - 1].value * (1 + EQUAL) || v > least * (1 + WIDE)) break;
             sum += v;
         }
         for (int i = first; i < end; i++) value[sorted[i].at] = round3(sum / (end - first));

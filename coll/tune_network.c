@@ -336,7 +336,7 @@ static size_t share(const cinch_tune_net *net, int from, int to, int host, const
         double in = net->gbps[peer[i] * net->hosts + host];
         all += (out > in ? out : in) * 1e3 * TOTAL_US;
     }
-    if (all > MOST_BYTES) bytes *= MOST_BYTES / all;
+    if (all > MOST_BYTES - PIECE) bytes *= (MOST_BYTES - PIECE) / all; /* and what is rounded up */
     return (size_t)bytes + 1;
 }
 

@@ -109,7 +109,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double cinch_samples_median(const cinch_samples *samples) {
+static double median(const cinch_samples *samples) {
     double sorted[CINCH_MOST_SAMPLES];
     int n = samples->count;
     if (!n) return 0;
@@ -169,7 +169,7 @@ static double best_of(const cinch_timing *t, const char *spec) {
     for (int i = 0; i < t->trials; i++) {
         const cinch_trial *trial = &t->trial[i];
         if (!trial->able || strcmp(trial->spec, spec) != 0) continue;
-        double us = cinch_samples_median(trial->samples);
+        double us = median(trial->samples);
         if (us > 0 && (best == 0 || us < best)) best = us;
     }
     return best;
@@ -179,8 +179,8 @@ static double best_of(const cinch_timing *t, const char *spec) {
 static bool wants_more(const cinch_timing *t, const cinch_trial *trial, double began_us) {
     if (!trial->able || trial->samples->count >= t->most) return false;
     if (!trial->samples->count) return true;
-    if (cinch_samples_median(trial->samples) > FAR * best_of(t, trial->spec)) return false;
-    return trial->samples->count < t->least || t->spent_us - began_us < t->budget_us;
+    if (median(trial->samples) > FAR * best_of(t, trial->spec)) return false;
+    return t->spent_us - began_us < t->budget_us;
 }
 
 /* Everything here depends on times that all ranks have, so all do the same. */
@@ -219,10 +219,18 @@ cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes) {
     for (int i = 0; i < t->trials; i++) {
         cinch_trial *trial = &t->trial[i];
         trial->able = !trial->out && *bytes >= trial->from &&
-                      (!t->again || trial->samples->count > 0) &&
+                      (!t->again || trial->samples->best > 0) &&
                       serves(t, trial, t->count * sizeof(float));
+        trial->samples->count = 0;
     }
-    return take_all(t);
+    CINCH_TRY(take_all(t));
+    for (int i = 0; i < t->trials; i++) {
+        cinch_samples *s = t->trial[i].samples;
+        if (!t->trial[i].able) continue;
+        double us = median(s);
+        if (s->best == 0 || us < s->best) s->best = us;
+    }
+    return cinchSuccess;
 }
 
 /* Whole numbers, so that no codec meets subnormals. */
@@ -274,8 +282,7 @@ cinchResult_t cinch_timing_begin(cinch_timing *t, struct cinchComm *comm,
                                  cinch_collective collective, uint64_t most_bytes) {
     uint64_t least = sizeof(float) * (uint64_t)comm->nranks;
     uint64_t room = most_bytes > least ? most_bytes : least;
-    *t = (cinch_timing){
-        .comm = comm, .collective = collective, .least = 1, .most = CINCH_MOST_SAMPLES};
+    *t = (cinch_timing){.comm = comm, .collective = collective, .most = CINCH_MOST_SAMPLES};
     keep_rules(t);
     t->send = malloc(room);
     t->recv = malloc(room);

@@ -6,16 +6,15 @@
 
 #include "coll/comm.h"
 
-enum { CINCH_MOST_SAMPLES = 31 };
+enum { CINCH_MOST_SAMPLES = 15 };
 
 /* Of one way at one size; zeroed: none yet. */
 typedef struct cinch_samples {
     unsigned batch; /* calls back to back; 0: not known yet */
-    int count;
+    int count;      /* of this run */
     double us[CINCH_MOST_SAMPLES];
+    double best; /* the least median of a run: disturbances only add, and do not last; 0: none */
 } cinch_samples;
-
-double cinch_samples_median(const cinch_samples *samples); /* 0: there are none */
 
 /* One way to serve the call. */
 typedef struct cinch_trial {
@@ -36,7 +35,7 @@ typedef struct cinch_timing {
     cinch_collective collective;
     cinch_trial *trial;
     int trials;
-    int least, most;  /* samples of each, the second where there is the time */
+    int most;         /* samples of each, at least one, more where there is the time */
     bool again;       /* only of those that have some */
     double budget_us; /* of a run */
     double spent_us;  /* so far */

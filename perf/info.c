@@ -16,7 +16,6 @@
 #include "perf/commands.h"
 #include "perf/json.h"
 #include "perf/options.h"
-#include "transports/handshake.h"
 #include "transports/transport.h"
 
 #ifndef CINCH_BUILD_TYPE
@@ -109,6 +108,19 @@ static bool named_before(int index) {
     return false;
 }
 
+/* What it was built with, and what is missing for lack of it. */
+static const struct {
+    const char *name, *lack;
+    bool there;
+} libraries[] = {
+    {"libsodium", "no: ranks on other hosts cannot be met", CINCH_HAS_SODIUM},
+    {"expat", "no: topology files in XML are refused", CINCH_HAS_EXPAT},
+    {"jansson", "no: plan files are refused", CINCH_HAS_JANSSON},
+    {"hwloc", "no: machines are seen by sysfs only", CINCH_HAS_HWLOC},
+    {"libibverbs", "no: HCAs are seen by sysfs only", CINCH_HAS_IBVERBS},
+};
+enum { LIBRARIES = sizeof libraries / sizeof *libraries };
+
 static void info_text(FILE *f, const dropin *nccl) {
     const cinch_transport *transport;
     const cinchCodec_t *codec;
@@ -116,8 +128,8 @@ static void info_text(FILE *f, const dropin *nccl) {
     fprintf(f, "cinch %s (interface of NCCL %d.%d.%d)\n", CINCH_RELEASE, CINCH_MAJOR, CINCH_MINOR,
             CINCH_PATCH);
     fprintf(f, "compiler      %s, %s\n", COMPILER, CINCH_BUILD_TYPE);
-    fprintf(f, "libsodium     %s\n",
-            cinch_handshake_available() ? "yes" : "no: ranks on other hosts cannot be met");
+    for (int i = 0; i < LIBRARIES; i++)
+        fprintf(f, "%-13s %s\n", libraries[i].name, libraries[i].there ? "yes" : libraries[i].lack);
     fprintf(f, "CPUs          %d, caches: L2 %zu KiB, last level %zu KiB\n", cinch_cpu_count(),
             cinch_cpu_l2_bytes() >> 10, cinch_cpu_llc_bytes() >> 10);
     fprintf(f, "CPU features  %s\n", cinch_cpu_features());
@@ -164,7 +176,7 @@ static bool info_json(FILE *f, const cinch_settings *settings, const dropin *ncc
     cinch_json_count(&j, "nccl_version", CINCH_VERSION_CODE);
     cinch_json_text(&j, "compiler", COMPILER);
     cinch_json_text(&j, "build_type", CINCH_BUILD_TYPE);
-    cinch_json_bool(&j, "libsodium", cinch_handshake_available());
+    for (int i = 0; i < LIBRARIES; i++) cinch_json_bool(&j, libraries[i].name, libraries[i].there);
     cinch_json_count(&j, "cpus", (uint64_t)cinch_cpu_count());
     cinch_json_count(&j, "l2_bytes", cinch_cpu_l2_bytes());
     cinch_json_count(&j, "llc_bytes", cinch_cpu_llc_bytes());

@@ -2,11 +2,13 @@
 /* cinch perf: joins the ranks and runs the sweep of types, operators and sizes. */
 #include "perf/perf.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/settings.h"
 #include "base/status.h"
+#include "coll/atlas.h"
 #include "perf/commands.h"
 
 /* Options that are settings of the library go where the library reads them, on every rank. */
@@ -82,6 +84,15 @@ static cinchResult_t sweep(cinch_bench *bench, cinch_report *report, outcome *ou
     return cinchSuccess;
 }
 
+/* What the links of the machine allow, where it is known: a line in the plot. */
+static double find_bound(const cinch_bench *bench) {
+    const cinch_perf_options *o = bench->options;
+    const char *name = o->operation->name;
+    int root = o->root == CINCH_EVERY_ROOT ? 0 : o->root;
+    double bound = cinch_atlas_bound(bench->comm, cinch_collective_find(name, strlen(name)), root);
+    return bound > 0 ? bound : NAN;
+}
+
 /* What exit status a failed call means. */
 static int status_of(cinchResult_t result) {
     if (result == cinchSuccess) return 0;
@@ -100,6 +111,8 @@ static int work(cinch_bench *bench) {
     if (bench->place.rank == 0 && !cinch_report_open(&report, o, bench->place.size)) return 2;
     cinchResult_t result = connect_ranks(bench);
     if (result == cinchSuccess) result = sweep(bench, &report, &out);
+    if (result == cinchSuccess && bench->place.rank == 0 && o->plot)
+        report.bound_GBps = find_bound(bench);
     int status = status_of(result);
     if (status) cinch_say_failure(&cinch_perf_command);
     /* After a failure the others may never come to a good end. */

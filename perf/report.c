@@ -170,7 +170,7 @@ static bool write_plot(const cinch_report *report) {
     char title[64], bound[64];
     double most = report->bound_GBps * cinch_bus_factor(report->options->operation, report->ranks);
     snprintf(title, sizeof title, "%s, %d ranks", report->options->operation->name, report->ranks);
-    snprintf(bound, sizeof bound, "at most %.4g GB/s, by the links", most);
+    snprintf(bound, sizeof bound, "exact: at most %.4g GB/s, by the links", most);
     cinch_plot plot = {.title = title,
                        .x_label = "bytes",
                        .y_label = "bus bandwidth, GB/s",

@@ -15,7 +15,7 @@
 #include "perf/topo_report.h"
 #include "perf/topo_svg.h"
 
-enum { RANKS_MOST = 4096 };
+enum { RANKS_MOST = 4096, TREES_MOST = 65536 };
 enum {
     OPT_FILE,
     OPT_FORMAT,
@@ -23,6 +23,7 @@ enum {
     OPT_RANKS,
     OPT_PLAN,
     OPT_KIND,
+    OPT_TREES,
     OPT_BYTES,
     OPT_OPTIMUM,
     OPT_SIMULATE,
@@ -31,12 +32,14 @@ enum {
     OPT_DUMP
 };
 static const cinch_option table[] = {
-    [OPT_FILE] = {0, "file", "F", "the file that describes the machine (this machine is shown)"},
+    [OPT_FILE] = {0, "file", "F",
+                  "the file that describes the machine (CINCH_TOPO_FILE, else this one)"},
     [OPT_FORMAT] = {0, "format", "FORMAT", "of it: auto nccl hwloc nvsmi graph (auto)"},
     [OPT_ROOT] = {0, "root", "D", "without --file: D/sys and D/proc for those of this machine"},
     [OPT_RANKS] = {'n', NULL, "N", "without --file: N ranks on its CPUs, not on its GPUs"},
     [OPT_PLAN] = {0, "plan", "OP", "allreduce allgather reducescatter broadcast reduce"},
     [OPT_KIND] = {0, "kind", "KIND", "of plan: forest ring rings double_tree (forest)"},
+    [OPT_TREES] = {0, "trees", "N", "of plan: at most so many (as many as it takes)"},
     [OPT_BYTES] = {0, "bytes", "S", "of the message that is planned, K M G binary (1G)"},
     [OPT_OPTIMUM] = {0, "optimum", NULL, "how fast collectives can be at most"},
     [OPT_SIMULATE] = {0, "simulate", NULL,
@@ -58,6 +61,7 @@ typedef struct options {
     cinch_plan_op op;
     cinch_plan_kind kind;
     uint64_t bytes;
+    int64_t trees;
     bool formatted, plan, kinded, sized, optimum, simulate, json;
 } options;
 
@@ -112,6 +116,8 @@ static int parse(int argc, char **argv, options *o) {
                 cinch_option_choice(&command, "--kind", value, kind_names, NULL, &index);
             if (good) o->kind = plan_kinds[index];
         }
+        if (option == OPT_TREES)
+            good = cinch_option_count(&command, "--trees", value, 1, TREES_MOST, &o->trees);
         if (option == OPT_BYTES)
             o->sized = good = cinch_option_size(&command, "--bytes", value, &o->bytes);
         if (!good) return 2;
@@ -122,10 +128,11 @@ static int parse(int argc, char **argv, options *o) {
         return cinch_usage(&command, "%s is for a machine without --file",
                            o->machine.root ? "--root" : "-n");
     if (o->formatted && !o->machine.file) return cinch_usage(&command, "--format is for --file F");
-    if ((o->sized || o->kinded || o->simulate) && !o->plan)
+    if ((o->sized || o->kinded || o->trees || o->simulate) && !o->plan)
         return cinch_usage(&command, "%s is for --plan OP",
                            o->sized    ? "--bytes"
                            : o->kinded ? "--kind"
+                           : o->trees  ? "--trees"
                                        : "--simulate");
     if (o->dump && !ends_with(o->dump, ".xml") && !ends_with(o->dump, ".graph"))
         return cinch_usage(
@@ -189,7 +196,7 @@ static int make_plan(const options *o, cinch_topo_report *report) {
                            cinch_plan_op_name(o->op), report->file, gpus) -
                1;
     uint64_t start = cinch_now_ns();
-    cinch_plan_options how = {.kind = o->kind};
+    cinch_plan_options how = {.kind = o->kind, .most_trees = (int)o->trees};
     bool rooted = o->op == CINCH_PLAN_BROADCAST || o->op == CINCH_PLAN_REDUCE;
     if (cinch_plan_make(&report->topology.graph, o->op, rooted ? 0 : -1, &how, &report->plan) !=
         cinchSuccess)
@@ -241,13 +248,19 @@ int cinch_topo_main(int argc, char **argv) {
     int status = parse(argc, argv, &o);
     if (status >= 0) return status;
     bool good = cinch_settings_load(&settings, why);
-    cinch_settings_free(&settings);
-    if (!good) return cinch_usage(&command, "%s", why);
-    if (cinch_topo_machine_get(&o.machine, &report.topology) != cinchSuccess) return failed(2);
-    report.file = cinch_topo_machine_name(&o.machine);
-    status = report_all(&o, &report);
+    if (!o.machine.file && !o.machine.root && !o.machine.ranks && settings.topo_file[0])
+        o.machine.file = settings.topo_file; /* it stands for this machine elsewhere too */
+    if (!good)
+        status = cinch_usage(&command, "%s", why);
+    else if (cinch_topo_machine_get(&o.machine, &report.topology) != cinchSuccess)
+        status = failed(2);
+    if (status < 0) {
+        report.file = cinch_topo_machine_name(&o.machine);
+        status = report_all(&o, &report);
+    }
     if (report.planned) cinch_plan_free(&report.plan);
     cinch_view_free(&report.view);
     cinch_topology_free(&report.topology);
+    cinch_settings_free(&settings);
     return status;
 }

@@ -109,7 +109,8 @@ static int check_out(const char *path) {
         status = cinch_usage(&command, "%s", cinch_last_error());
     else if (access(folder, W_OK | X_OK) != 0)
         status = cinch_usage(&command, "-o %s: %s: %s", path, folder, strerror(errno));
-    else if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
+    else if (!path[0] || path[strlen(path) - 1] == '/' ||
+             (stat(path, &there) == 0 && !S_ISREG(there.st_mode)))
         status = cinch_usage(&command, "-o %s: it is no regular file", path);
     free(text);
     free(copy);

@@ -46,6 +46,7 @@ static const struct wrong {
     {"TRANSPORT", "ucx", "not in this version"},
     {"TRANSPORT", "^shm,tcp", "TRANSPORT"},
     {"CHUNK", "12Q", "a size such as"},
+    {"TREES", "many", "a whole number"},
     {"TOPO_FILE", NULL, NULL},
     {"TOPO_DUMP", NULL, NULL},
     {"PLAN_FILE", NULL, NULL}, /* refused at the join: test_auto */

@@ -54,7 +54,15 @@ static void check_way(const cinch_routes *r, int from, double best[][MOST_NODES]
     }
     ck_assert_int_eq(r->hops[from], least);
     double width = INFINITY;
-    int node = from;
+    int node = from, next = MOST_NODES; /* the lowest that a best way may begin with */
+    for (int i = 0; i < r->graph->arcs && least > 0; i++) {
+        const cinch_arc *a = &r->graph->arc[i];
+        bool through = a->to == r->to || r->graph->node[a->to].kind == CINCH_NODE_SWITCH;
+        if (a->from != from || !through) continue;
+        if (fmin(a->gbps, best[least - 1][a->to]) == best[least][from] && a->to < next)
+            next = a->to;
+    }
+    if (least > 0) ck_assert_int_eq(r->graph->arc[r->arc[from]].to, next);
     for (int i = 0; i < least; i++) {
         const cinch_arc *a = &r->graph->arc[r->arc[node]];
         ck_assert_int_eq(a->from, node);

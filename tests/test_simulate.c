@@ -278,6 +278,87 @@ START_TEST(many_ranks_end_soon) {
 }
 END_TEST
 
+/* ---- schedules of our own ---- */
+
+static const char *supports_all(const cinch_call *call) {
+    (void)call;
+    return NULL;
+}
+
+enum { AHEAD, OTHER_MARK, NOT_SENT, CROSSED };
+
+/* A broadcast from rank 0, the last three of them broken; call->root says which. */
+static void build_own(cinch_builder *b, cinch_schedule *s, int rank, int n,
+                      const cinch_call *call) {
+    cinch_ref out = cinch_ref_of(CINCH_OUT, 0), in = cinch_ref_of(CINCH_IN, 0);
+    cinch_ref one = cinch_ref_slot(CINCH_BOX, 0, 0), two = cinch_ref_slot(CINCH_BOX, 1, 0);
+    if (!cinch_build_begin(b, s, rank, n, 1)) return;
+    if (rank == 0) {
+        if (call->root != NOT_SENT) cinch_build_send(b, 1, 0, in);
+        if (call->root == CROSSED) cinch_build_send(b, 1, 1, in);
+    } else if (call->root == CROSSED) {
+        cinch_build_recv(b, 0, 1, two);
+        cinch_build_copy(b, out, two);
+        cinch_build_recv(b, 0, 0, one);
+    } else {
+        cinch_build_copy(b, two, in);
+        cinch_build_recv(b, 0, call->root == OTHER_MARK, out);
+    }
+}
+
+static const cinch_algo own = {.name = "own",
+                               .collective = CINCH_BROADCAST,
+                               .supports = supports_all,
+                               .build = build_own,
+                               .parts = cinch_parts_one,
+                               .part_bytes = 65536,
+                               .least_bytes = 65536};
+
+static cinchResult_t run_own(int which, size_t rounds, size_t ahead, double *us) {
+    cinch_graph graph = {0};
+    cinch_simulate_options o = cinch_simulate_defaults;
+    cinch_simulation out;
+    cinch_call call = {CINCH_BROADCAST, .nranks = 2, .root = which, .bytes = rounds * 65536};
+    make_star(&graph, 2, 10);
+    o.ahead_bytes = ahead;
+    o.chunk = 65536;
+    o.memory_gbps = 5;
+    cinchResult_t result = cinch_simulate(&graph, &own, &call, &o, &out);
+    *us = out.us;
+    cinch_graph_free(&graph);
+    return result;
+}
+
+/* Rank 1 copies for twice as long as a message takes before it posts each receive. */
+START_TEST(messages_go_ahead_as_far_as_there_is_room) {
+    double us, message = ALPHA + 65536 / 10e3, copy = 65536 / 5e3;
+    for (size_t rounds = 1; rounds < 20; rounds++) {
+        ck_assert_int_eq(run_own(AHEAD, rounds, 0, &us), cinchSuccess);
+        ck_assert_double_eq_tol(us, (double)rounds * copy + message, 1e-6);
+        ck_assert_int_eq(run_own(AHEAD, rounds, 65535, &us), cinchSuccess);
+        ck_assert_double_eq_tol(us, (double)rounds * copy + message, 1e-6);
+        ck_assert_int_eq(run_own(AHEAD, rounds, 65536, &us), cinchSuccess);
+        ck_assert_double_eq_tol(us, (double)rounds * copy, 1e-6);
+    }
+}
+END_TEST
+
+START_TEST(schedules_that_do_not_fit_are_found_out) {
+    static const struct {
+        int which;
+        const char *word;
+    } cases[] = {{OTHER_MARK, "rank 0 sends to rank 1 what that does not receive"},
+                 {NOT_SENT, "what nobody sends"},
+                 {CROSSED, "wait for ever"}};
+    double us;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_int_eq(run_own(cases[i].which, 3, 0, &us), cinchInternalError);
+        ck_assert_msg(strstr(cinch_last_error(), cases[i].word), "%s", cinch_last_error());
+    }
+    ck_assert_int_eq(run_own(CROSSED, 3, 1 << 20, &us), cinchSuccess); /* there is room for it */
+}
+END_TEST
+
 /* ---- plans ---- */
 
 /* Simulates a plan at 1 GiB; it takes what its trees, with parts in place of weights, promise. */
@@ -421,6 +502,8 @@ int main(void) {
     tcase_add_test(cases, every_schedule_of_messages_ends);
     tcase_add_test(cases, what_is_not_simulated_goes_on_as_before);
     tcase_add_test(cases, many_ranks_end_soon);
+    tcase_add_test(cases, messages_go_ahead_as_far_as_there_is_room);
+    tcase_add_test(cases, schedules_that_do_not_fit_are_found_out);
     tcase_add_test(cases, plans_keep_their_promise);
     tcase_add_test(cases, plans_of_recorded_machines_keep_their_promise);
     tcase_add_test(cases, what_cannot_be_simulated_is_refused);

@@ -259,6 +259,28 @@ START_TEST(kinds) {
 }
 END_TEST
 
+START_TEST(at_most_so_many_trees) {
+    for (int most = 1; most < 5; most++) {
+        char options[64];
+        snprintf(options, sizeof options, "--plan allreduce --trees %d", most);
+        int trees = count(json_of("two.graph", options), "\"weight\":");
+        ck_assert_msg(trees >= 1 && trees <= most, "%d trees of at most %d", trees, most);
+    }
+}
+END_TEST
+
+/* What stands for the machine in the library does so here, where no --file says more. */
+START_TEST(a_file_in_the_environment) {
+    char set[512];
+    snprintf(set, sizeof set, "CINCH_TOPO_FILE=%s", path("two.graph"));
+    program_run(&p, set, "topo");
+    ck_assert_int_eq(p.status, 0);
+    ck_has(p.text[OUT], "two.graph (graph)");
+    program_run(&p, set, "topo -n 2");
+    ck_has(p.text[OUT], "this machine");
+}
+END_TEST
+
 START_TEST(pictures) {
     char options[256];
     snprintf(options, sizeof options, "--svg %s", path("a.svg"));
@@ -426,7 +448,7 @@ START_TEST(bad_usage) {
         {"topo --root /no/such/root", "/no/such/root"},
         {"topo -n 0", "-n \"0\""},
         {"topo -n 4 --dump kept.xml", "rank0"},
-        {"topo --file two.graph --simulate", "--simulate: known, not in this version"},
+        {"topo --file two.graph --simulate", "--simulate is for --plan"},
         {"topo --file /no/such/file", "/no/such/file"},
         {"topo --file /", "/"},
         {"topo --file two.graph --format yaml",
@@ -436,6 +458,8 @@ START_TEST(bad_usage) {
         {"topo --file two.graph --plan allreduce --bytes 3x", "--bytes \"3x\""},
         {"topo --file two.graph --bytes 3", "--bytes is for --plan"},
         {"topo --file two.graph --kind ring", "--kind is for --plan"},
+        {"topo --file two.graph --trees 2", "--trees is for --plan"},
+        {"topo --file two.graph --plan allreduce --trees 0", "--trees \"0\""},
         {"topo --file two.graph --plan allreduce --kind star", "\"star\": accepted is one of"},
         {"topo --file two.graph --dump x.png", "x.png"},
         {"topo --file two.graph --dump /no/such/x.graph", "/no/such/x.graph"},
@@ -533,13 +557,12 @@ START_TEST(recorded_machine) {
 END_TEST
 
 START_TEST(help) {
-    static const char *const options[] = {"--file",  "--format", "--plan",    "--kind",
-                                          "--bytes", "--svg",    "--optimum", "--json",
-                                          "--dump",  "--root",   "  -n N"};
+    static const char *const options[] = {"--file", "--format",   "--plan", "--kind", "--bytes",
+                                          "--svg",  "--optimum",  "--json", "--dump", "--root",
+                                          "  -n N", "--simulate", "--trees"};
     program_run(&p, "", "topo --help");
     ck_assert_int_eq(p.status, 0);
-    for (int i = 0; i < 11; i++) ck_has(p.text[OUT], options[i]);
-    ck_has_not(p.text[OUT], "simulate");
+    for (int i = 0; i < 13; i++) ck_has(p.text[OUT], options[i]);
     program_run(&p, "", "--help");
     ck_has(p.text[OUT], "  topo ");
 }
@@ -562,6 +585,8 @@ int main(void) {
     tcase_add_test(tests, plans);
     tcase_add_test(tests, trees_in_json);
     tcase_add_test(tests, kinds);
+    tcase_add_test(tests, at_most_so_many_trees);
+    tcase_add_test(tests, a_file_in_the_environment);
     tcase_add_test(tests, pictures);
     tcase_add_test(tests, pictures_of_odd_machines);
     tcase_add_test(tests, sixteen_ranks);

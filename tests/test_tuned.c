@@ -176,6 +176,29 @@ START_TEST(the_best_with_few_switches) {
 }
 END_TEST
 
+/* Of two that are as good, the one that stays so. */
+START_TEST(the_one_that_lasts) {
+    cinch_tuned t = {0};
+    cinch_choice *choice;
+    cinch_codec none = {0};
+    double ring[] = {1, 1, 9, 9, 9, 9}, tree[] = {9, 1.50, 1.50, 1.50, 9, 9},
+           direct[] = {9, 1.53, 1.53, 1.53, 1.53, 1.53};
+    add(&t, CINCH_ALLREDUCE, "ring", "none", 6, ring);
+    add(&t, CINCH_ALLREDUCE, "tree", "none", 6, tree);
+    add(&t, CINCH_ALLREDUCE, "direct", "none", 6, direct);
+    cinch_choice_make(&t, &none, &choice);
+    cinch_call call = any_call;
+    for (call.bytes = 1; call.bytes <= 4096; call.bytes++) {
+        const char *name = cinch_choice_find(choice, &call)->name;
+        if (call.bytes <= 16) ck_assert_str_eq(name, "ring");
+        if (call.bytes >= 64) ck_assert_str_eq(name, "direct");
+        ck_assert_str_ne(name, "tree");
+    }
+    cinch_choice_free(choice);
+    cinch_tuned_free(&t);
+}
+END_TEST
+
 /* Sizes between the steps of the classes are not far off either. */
 START_TEST(any_size) {
     uint64_t state = 99;
@@ -299,7 +322,7 @@ START_TEST(a_codec_pays) {
         cinch_choice_make(&t, &int8, &choice);
         t.curves = exact;
         for (uint64_t bytes = 1; bytes < (uint64_t)1 << 40; bytes = cinch_choice_next(bytes)) {
-            bool wins = cinch_curve_us(&coded, bytes) * 1.03 <= best_us(&t, bytes);
+            bool wins = bytes >= 4 && cinch_curve_us(&coded, bytes) * 1.03 <= best_us(&t, bytes);
             ck_assert_int_eq(cinch_choice_pays(choice, CINCH_ALLREDUCE, bytes), wins);
             ck_assert(!cinch_choice_pays(choice, CINCH_REDUCESCATTER, bytes));
             paid += wins, sizes++;
@@ -309,6 +332,32 @@ START_TEST(a_codec_pays) {
     }
     ck_assert(paid > sizes / 10 && paid < sizes * 9 / 10);
     ck_assert(!cinch_choice_pays(NULL, CINCH_ALLREDUCE, 1 << 20));
+}
+END_TEST
+
+/* What was measured with long messages alone says nothing of short ones, and a codec is taken only
+ * where it was measured. */
+START_TEST(curves_of_long_messages) {
+    cinch_tuned t = {0};
+    cinch_choice *choice;
+    cinch_codec int8 = parsed("int8");
+    double us[] = {400, 1600, 6400}, less[] = {40, 160, 640};
+    cinch_curve *curves[] = {add(&t, CINCH_ALLREDUCE, "ring", "none", 3, us),
+                             add(&t, CINCH_ALLREDUCE, "twostep", "int8", 3, less)};
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 3; k++) curves[i]->point[k].bytes <<= 16;
+    cinch_choice_make(&t, &int8, &choice);
+    cinch_call call = any_call;
+    for (uint64_t bytes = 1; bytes < (uint64_t)1 << 30; bytes = cinch_choice_next(bytes)) {
+        call.bytes = bytes;
+        call.encoded = false;
+        ck_assert_int_eq(cinch_choice_find(choice, &call) != NULL, bytes >= 4 << 16);
+        call.encoded = true;
+        ck_assert_int_eq(cinch_choice_find(choice, &call) != NULL, bytes >= 4 << 16);
+        ck_assert_int_eq(cinch_choice_pays(choice, CINCH_ALLREDUCE, bytes), bytes >= 4 << 16);
+    }
+    cinch_choice_free(choice);
+    cinch_tuned_free(&t);
 }
 END_TEST
 
@@ -333,11 +382,13 @@ int main(void) {
     tcase_add_test(all, a_curve_between_its_points);
     tcase_add_test(all, curves_stay_between_neighbours);
     tcase_add_test(all, the_best_with_few_switches);
+    tcase_add_test(all, the_one_that_lasts);
     tcase_add_test(all, any_size);
     tcase_add_test(all, one_shot_first_where_it_is_as_good);
     tcase_add_test(all, blocks_count_together);
     tcase_add_test(all, a_codec_has_its_own_curves);
     tcase_add_test(all, a_codec_pays);
+    tcase_add_test(all, curves_of_long_messages);
     tcase_add_test(all, classes_ascend);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -18,7 +18,7 @@ static cinchResult_t open_root(cinch_detector *d, const char *root) {
     if (!realpath(root, found) || strlen(found) >= sizeof d->root)
         return cinch_fail(cinchInvalidArgument, "there is no recorded machine at %.300s: %s", root,
                           strerror(errno));
-    snprintf(d->root, sizeof d->root, "%s", strcmp(found, "/") == 0 ? "" : found);
+    if (strcmp(found, "/") != 0) memcpy(d->root, found, strlen(found) + 1);
     d->recorded = true;
     return cinchSuccess;
 }

@@ -135,18 +135,20 @@ cinchResult_t cinch_pack_by_price(cinch_pack *pack, int rounds, double gap);
 cinchResult_t cinch_pack_by_column(cinch_pack *pack, int rounds, double gap);
 
 /* A fixed number of trees of equal weight, each rerouted in turn against the load of the others. */
-cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds);
+cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds, int deepest);
 
 /* Down to `most` trees, and further while no more than `loss` is lost; 0: not looked for. */
 cinchResult_t cinch_pack_prune(cinch_pack *pack, int most, double loss);
 
 /* Grows a tree of weight `share` from a root, over prices that are exponentials of load / aim; adds
- * its own load to load[row] as it goes. */
+ * its own load to load[row] as it goes. No rank is more than `deepest` edges from the root (0: any
+ * number), unless links leave no other way. */
 typedef struct cinch_pack_grower cinch_pack_grower;
 cinchResult_t cinch_pack_grower_make(const cinch_pack *pack, cinch_pack_grower **grower);
 void cinch_pack_grower_free(cinch_pack_grower *grower);
 cinchResult_t cinch_pack_grow(cinch_pack_grower *grower, int root, bool inward, double share,
-                              double sharpness, double aim, double *load, cinch_pack_half *half);
+                              double sharpness, double aim, int deepest, double *load,
+                              cinch_pack_half *half);
 
 /* exp(x), to 1e-9, 0 below -700 and no more than exp(700): the same bits on every machine, which
  * libm's need not be. */

@@ -12,7 +12,7 @@ typedef struct {
     double aim;           /* the least that the largest load can be */
     cinch_pack_grower *grower;
     int *slot, *best; /* trees' numbers */
-    int slots;
+    int slots, deepest;
     double least; /* the best one's largest load */
 } few;
 
@@ -39,12 +39,12 @@ static cinchResult_t regrow(cinch_pack *pack, few *f, int slot, double sharpness
     if (pack->mode == CINCH_PACK_ROOTED) tree.root = pack->root;
     if (pack->mode == CINCH_PACK_ALL) tree.root = tree.group;
     memcpy(load, f->load, (size_t)pack->rows * sizeof(double));
-    CINCH_TRY(
-        cinch_pack_grow(f->grower, tree.root, false, share, sharpness, f->aim, load, &tree.down));
+    CINCH_TRY(cinch_pack_grow(f->grower, tree.root, false, share, sharpness, f->aim, f->deepest,
+                              load, &tree.down));
     cinchResult_t result = cinchSuccess;
     if (up)
-        result =
-            cinch_pack_grow(f->grower, tree.root, true, share, sharpness, f->aim, load, &tree.up);
+        result = cinch_pack_grow(f->grower, tree.root, true, share, sharpness, f->aim, f->deepest,
+                                 load, &tree.up);
     if (result != cinchSuccess) {
         cinch_pack_half_free(&tree.down);
         return result;
@@ -101,9 +101,9 @@ static cinchResult_t run(cinch_pack *pack, few *f, int rounds) {
     return cinchSuccess;
 }
 
-cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds) {
+cinchResult_t cinch_pack_few(cinch_pack *pack, int trees, int rounds, int deepest) {
     size_t rows = (size_t)pack->rows + 1, slots = (size_t)trees;
-    few f = {.slots = trees};
+    few f = {.slots = trees, .deepest = deepest};
     f.load = malloc(2 * rows * sizeof(double));
     f.slot = malloc(2 * slots * sizeof(int));
     cinchResult_t result = cinchSuccess;

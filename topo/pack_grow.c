@@ -28,6 +28,8 @@ struct cinch_pack_grower {
     size_t *start;         /* rank: its way */
     int *length;           /* rank: its arcs */
     int *source;           /* rank: where it joined */
+    int *depth;            /* rank: edges to the root */
+    int deepest;           /* that depth may be; 0: any */
     double share;          /* the tree's weight */
     double sharpness, aim; /* of the exponential; the load that is aimed at */
     double shift; /* what the exponents are less by, so that the largest is no more than 0 */
@@ -46,13 +48,14 @@ cinchResult_t cinch_pack_grower_make(const cinch_pack *pack, cinch_pack_grower *
         g->joined = malloc(nodes * sizeof(bool));
         g->price = malloc(((size_t)pack->rows + 1) * sizeof(double));
         g->start = malloc(ranks * sizeof(size_t));
-        g->length = malloc(2 * ranks * sizeof(int));
+        g->length = malloc(3 * ranks * sizeof(int));
     }
     if (!g || !g->heap.item || !g->label || !g->before || !g->joined || !g->price || !g->start ||
         !g->length)
         return cinch_fail(cinchSystemError, "out of memory for a plan over %d nodes",
                           pack->net->nodes);
     g->source = g->length + ranks;
+    g->depth = g->source + ranks;
     return cinchSuccess;
 }
 
@@ -181,18 +184,23 @@ static cinchResult_t take(cinch_pack_grower *g, int node, double *load, int *cha
 }
 
 static cinchResult_t join(cinch_pack_grower *g, int node) {
+    int rank = g->pack->net->rank[node], source = g->source[rank];
     g->joined[node] = true;
     g->label[node] = 0;
     g->before[node] = -1;
-    return relax_from(g, node);
+    g->depth[rank] = source < 0 ? 0 : g->depth[source] + 1;
+    if (g->deepest == 0 || g->depth[rank] < g->deepest) return relax_from(g, node);
+    g->label[node] = HUGE_VAL; /* nothing hangs from it */
+    return cinchSuccess;
 }
 
-static cinchResult_t grow(cinch_pack_grower *g, int root, double *load, int *chain) {
+/* False where not every GPU is near enough. */
+static cinchResult_t grow(cinch_pack_grower *g, int root, double *load, int *chain, bool *whole) {
     const cinch_pack_net *net = g->pack->net;
     int repairs = 0, left = net->ranks - 1;
-    CINCH_TRY(join(g, net->place[root]));
     g->source[root] = -1;
     g->length[root] = 0;
+    CINCH_TRY(join(g, net->place[root]));
     while (left > 0 && g->heap.count) {
         cinch_pack_item item = cinch_pack_heap_pop(&g->heap);
         int node = item.id;
@@ -209,8 +217,8 @@ static cinchResult_t grow(cinch_pack_grower *g, int root, double *load, int *cha
             CINCH_TRY(join(g, node));
         }
     }
-    return left ? cinch_fail(cinchInternalError, "a tree that grows does not reach every GPU")
-                : cinchSuccess;
+    *whole = left == 0;
+    return cinchSuccess;
 }
 
 static cinchResult_t collect(const cinch_pack_grower *g, cinch_pack_half *half) {
@@ -227,8 +235,21 @@ static cinchResult_t collect(const cinch_pack_grower *g, cinch_pack_half *half) 
     return cinchSuccess;
 }
 
+static cinchResult_t start(cinch_pack_grower *g, int root, double *load, int *chain, bool *whole) {
+    g->used = 0;
+    g->heap.count = 0;
+    for (int r = 0; r < g->pack->rows; r++) set_price(g, load, r);
+    for (int n = 0; n < g->pack->net->nodes; n++) {
+        g->label[n] = HUGE_VAL;
+        g->before[n] = -1;
+        g->joined[n] = false;
+    }
+    return grow(g, root, load, chain, whole);
+}
+
 cinchResult_t cinch_pack_grow(cinch_pack_grower *g, int root, bool inward, double share,
-                              double sharpness, double aim, double *load, cinch_pack_half *half) {
+                              double sharpness, double aim, int deepest, double *load,
+                              cinch_pack_half *half) {
     const cinch_pack *pack = g->pack;
     int *chain = malloc(((size_t)pack->net->nodes + 1) * sizeof(int));
     if (!chain) return cinch_fail(cinchSystemError, "out of memory for a plan");
@@ -236,21 +257,22 @@ cinchResult_t cinch_pack_grow(cinch_pack_grower *g, int root, bool inward, doubl
     g->share = share;
     g->sharpness = sharpness;
     g->aim = aim;
-    g->used = 0;
-    g->heap.count = 0;
+    g->deepest = deepest;
     g->shift = 0;
     for (int r = 0; r < pack->rows; r++) {
         double over = sharpness * (load[r] / aim - 1);
         if (over > g->shift) g->shift = over;
     }
-    for (int r = 0; r < pack->rows; r++) set_price(g, load, r);
-    for (int n = 0; n < pack->net->nodes; n++) {
-        g->label[n] = HUGE_VAL;
-        g->before[n] = -1;
-        g->joined[n] = false;
+    bool whole;
+    cinchResult_t result = start(g, root, load, chain, &whole);
+    /* What the first try has loaded only makes its ways dearer. */
+    if (result == cinchSuccess && !whole && deepest > 0) {
+        g->deepest = 0;
+        result = start(g, root, load, chain, &whole);
     }
-    cinchResult_t result = grow(g, root, load, chain);
     free(chain);
+    if (result == cinchSuccess && !whole)
+        result = cinch_fail(cinchInternalError, "a tree that grows does not reach every GPU");
     if (result == cinchSuccess) result = collect(g, half);
     return result;
 }

@@ -13,6 +13,7 @@
 /* Trees for a machine too large for an exact linear program, and at most where every rank has its
  * own; and how many arcs may be looked at while they are grown. */
 enum { FEW = 32, MOST_TREES = 512, MOST_WORK = 20000000, MOST_PROGRAM = 1200 };
+enum { FLAT = 64 }; /* hops, where there are more ranks */
 #define GAP 0.001
 #define GOOD 0.985 /* of the bound: no other way of packing is tried */
 #define GROWN 0.992
@@ -120,6 +121,30 @@ static cinchResult_t convert(const cinch_pack *pack, bool reversed, cinch_plan *
     return result;
 }
 
+/* ---- hops ---- */
+
+static int depth(const cinch_plan_half *half, int ranks) {
+    int most = 0;
+    for (int r = 0; r < ranks && half->parent; r++) {
+        int steps = 0;
+        for (int at = half->parent[r]; at >= 0; at = half->parent[at]) steps++;
+        if (steps > most) most = steps;
+    }
+    return most;
+}
+
+static void count_hops(cinch_plan *plan) {
+    plan->hops = 0;
+    if (plan->kind == CINCH_PLAN_RING || plan->kind == CINCH_PLAN_RINGS) {
+        plan->hops = (plan->op == CINCH_PLAN_ALLREDUCE ? 2 : 1) * (plan->ranks - 1);
+        return;
+    }
+    for (int t = 0; t < plan->trees; t++) {
+        int hops = depth(&plan->tree[t].up, plan->ranks) + depth(&plan->tree[t].down, plan->ranks);
+        if (hops > plan->hops) plan->hops = hops;
+    }
+}
+
 /* ---- packing ---- */
 
 /* Trees of any weights, from the linear program. */
@@ -148,7 +173,11 @@ static cinchResult_t pack_grown(cinch_pack *pack, const cinch_plan_options *opti
     long long work = (long long)slots * pack->net->arcs;
     int rounds = work > MOST_WORK / 2 ? 2 : work < MOST_WORK / 12 ? 12 : (int)(MOST_WORK / work);
     CINCH_TRY(cinch_pack_by_price(pack, pack->groups == 1 ? 100 : 2, GAP));
-    CINCH_TRY(cinch_pack_few(pack, slots, rounds));
+    bool twice = pack->mode == CINCH_PACK_BOTH || pack->mode == CINCH_PACK_PAIR;
+    int deepest = options->most_hops / (twice ? 2 : 1);
+    if (options->most_hops == 1) deepest = 1;
+    CINCH_TRY(cinch_pack_few(pack, slots, rounds, deepest));
+    if (deepest) return cinchSuccess;
     double algbw = 0;
     CINCH_TRY(reached(pack, &algbw));
     if (algbw >= GROWN * cinch_pack_bound(pack) || pack->rows + pack->groups > MOST_PROGRAM)
@@ -179,29 +208,49 @@ static cinchResult_t find_cut(const cinch_graph *graph, const cinch_plan *plan, 
     return cinchSuccess;
 }
 
+/* Packs and converts, exactly or by growing. */
+static cinchResult_t make_one(const cinch_pack_net *net, const cinch_plan_options *options,
+                              bool reversed, double cut, bool exact, cinch_plan *plan) {
+    cinch_pack pack;
+    cinchResult_t result = cinch_pack_make(net, mode_of(net, plan->op), plan->root, &pack);
+    pack.cut = cut;
+    if (result == cinchSuccess)
+        result = exact ? pack_exactly(&pack, options) : pack_grown(&pack, options);
+    if (result == cinchSuccess) result = convert(&pack, reversed, plan);
+    cinch_pack_free(&pack);
+    if (result == cinchSuccess) count_hops(plan);
+    return result;
+}
+
+/* Whether a is the plan to take: within the hops that are asked for, then by bandwidth. */
+static bool better(const cinch_plan *a, const cinch_plan *b, int most_hops) {
+    bool near = most_hops < 1 || a->hops <= most_hops;
+    bool other_near = most_hops < 1 || b->hops <= most_hops;
+    if (near != other_near) return near;
+    return near ? a->algbw > b->algbw : a->hops < b->hops;
+}
+
 static cinchResult_t make_forest(const cinch_graph *graph, const cinch_pack_net *net,
                                  const cinch_plan_options *options, bool reversed,
                                  cinch_plan *plan) {
-    cinch_pack_mode mode = mode_of(net, plan->op);
-    cinch_pack pack;
+    bool all = plan->op == CINCH_PLAN_ALLGATHER || plan->op == CINCH_PLAN_REDUCESCATTER;
+    int rows = net->symmetric && plan->op == CINCH_PLAN_ALLREDUCE ? net->arcs / 2 : net->arcs;
     cinch_plan grown = *plan;
     double cut;
     CINCH_TRY(find_cut(graph, plan, &cut));
-    cinchResult_t result = cinch_pack_make(net, mode, plan->root, &pack);
-    pack.cut = cut;
     /* How large a program is solved in a second. */
-    bool exact = pack.rows + pack.groups <= (mode == CINCH_PACK_ALL ? 300 : 640);
-    if (result == cinchSuccess && exact) result = pack_exactly(&pack, options);
-    if (result == cinchSuccess && exact) result = convert(&pack, reversed, plan);
-    cinch_pack_free(&pack);
-    if (result != cinchSuccess || (exact && plan->algbw >= GOOD * plan->bound)) return result;
-    result = cinch_pack_make(net, mode, plan->root, &pack);
-    pack.cut = cut;
-    if (result == cinchSuccess) result = pack_grown(&pack, options);
-    if (result == cinchSuccess) result = convert(&pack, reversed, &grown);
-    cinch_pack_free(&pack);
-    if (exact && plan->bound < grown.bound) grown.bound = plan->bound;
-    if (plan->algbw < grown.algbw) {
+    bool exact = rows + (all ? net->ranks : 1) <= (all ? 300 : 640);
+    cinch_plan_options first = *options;
+    /* Flat trees first: many an all-reduce of a large machine loses nothing by them. */
+    bool flat =
+        !exact && plan->op == CINCH_PLAN_ALLREDUCE && options->most_hops < 1 && net->ranks > FLAT;
+    if (flat) first.most_hops = FLAT;
+    CINCH_TRY(make_one(net, &first, reversed, cut, exact, plan));
+    bool near = options->most_hops < 1 || plan->hops <= options->most_hops;
+    if ((!exact && !flat) || (near && plan->algbw >= GOOD * plan->bound)) return cinchSuccess;
+    cinchResult_t result = make_one(net, options, reversed, cut, false, &grown);
+    if (plan->bound < grown.bound) grown.bound = plan->bound;
+    if (result == cinchSuccess && better(&grown, plan, options->most_hops)) {
         cinch_plan other = *plan;
         *plan = grown;
         grown = other;
@@ -228,29 +277,6 @@ static cinchResult_t make_alone(const cinch_pack_net *net, cinch_plan *plan) {
         result = convert_half(net, &half, false, &plan->tree->up);
     cinch_pack_half_free(&half);
     return result;
-}
-
-/* ---- hops ---- */
-
-static int depth(const cinch_plan_half *half, int ranks) {
-    int most = 0;
-    for (int r = 0; r < ranks && half->parent; r++) {
-        int steps = 0;
-        for (int at = half->parent[r]; at >= 0; at = half->parent[at]) steps++;
-        if (steps > most) most = steps;
-    }
-    return most;
-}
-
-static void count_hops(cinch_plan *plan) {
-    if (plan->kind == CINCH_PLAN_RING || plan->kind == CINCH_PLAN_RINGS) {
-        plan->hops = (plan->op == CINCH_PLAN_ALLREDUCE ? 2 : 1) * (plan->ranks - 1);
-        return;
-    }
-    for (int t = 0; t < plan->trees; t++) {
-        int hops = depth(&plan->tree[t].up, plan->ranks) + depth(&plan->tree[t].down, plan->ranks);
-        if (hops > plan->hops) plan->hops = hops;
-    }
 }
 
 static cinchResult_t check_arguments(cinch_plan_op op, int root, cinch_plan_kind kind, int ranks) {

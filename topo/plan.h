@@ -61,6 +61,8 @@ typedef struct cinch_plan_options {
     int most_trees; /* 0: as many as it takes. Rings: 0 is up to 8. All-gather and
                        reduce-scatter have one per rank at least */
     double loss;    /* what part of algbw may go for fewer trees; 0: 0.2 % */
+    int most_hops;  /* forests: a plan of no more hops is preferred, whatever bandwidth that costs;
+                       0: any number. Where none is found, the plan has what hops it has */
 } cinch_plan_options;
 
 /* Plans `op`. InvalidArgument: a root that is no rank, fewer than one GPU, a GPU that cannot be

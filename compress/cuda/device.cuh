@@ -17,6 +17,7 @@
 #define CINCH_DEVICE __device__ __forceinline__
 #define CINCH_KERNEL(threads) __global__ void __launch_bounds__(threads)
 #define CINCH_SHARED __shared__
+#define CINCH_PARAMETER const __grid_constant__ /* large ones are read where they lie */
 
 namespace cinch_cuda {
 
@@ -32,7 +33,7 @@ CINCH_DEVICE uint32_t lane_xor(uint32_t v, int mask) {
 }
 CINCH_DEVICE uint32_t lane_up(uint32_t v, unsigned by) { return __shfl_up_sync(0xffffffffu, v, by); }
 CINCH_DEVICE uint32_t lane_get(uint32_t v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
-CINCH_DEVICE uint32_t ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+CINCH_DEVICE uint32_t vote(bool v) { return __ballot_sync(0xffffffffu, v); }
 CINCH_DEVICE uint32_t warp_max(uint32_t v) { return __reduce_max_sync(0xffffffffu, v); }
 
 CINCH_DEVICE uint32_t atomic_add(uint32_t *at, uint32_t v) { return atomicAdd(at, v); }
@@ -46,8 +47,11 @@ template <class T> CINCH_DEVICE T load(const void *at) { return *(const T *)at; 
 template <class T> CINCH_DEVICE void store(void *at, T v) { *(T *)at = v; }
 
 /* The conversions of the hardware are those of compress/convert.h: to nearest even, and every NaN
- * becomes 0x7fff. */
-CINCH_DEVICE float half_to_float(uint16_t v) { return __half2float(__ushort_as_half(v)); }
+ * becomes 0x7fff. For the way from half nobody says which NaN comes out. */
+CINCH_DEVICE float half_to_float(uint16_t v) {
+    if ((v & 0x7fff) > 0x7c00) return cinch_float_of(CINCH_NAN_F32);
+    return __half2float(__ushort_as_half(v));
+}
 CINCH_DEVICE uint16_t half_from_float(float v) { return __half_as_ushort(__float2half_rn(v)); }
 CINCH_DEVICE uint16_t bfloat16_from_float(float v) {
     return __bfloat16_as_ushort(__float2bfloat16_rn(v));
@@ -81,10 +85,6 @@ namespace cinch_cuda {
 static inline unsigned grid(size_t pieces, unsigned limit) {
     size_t most = limit ? limit : 0x7fffffffu;
     return (unsigned)(pieces < most ? pieces : most);
-}
-
-static inline bool aligned(const void *at, size_t to) {
-    return (uintptr_t)at % to == 0;
 }
 
 } // namespace cinch_cuda

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Launches the CUDA kernels of reductions and codecs.
  *
- * Their results are the bits of compress/reduce.h and compress/codec.h. Every function queues on the
- * stream and returns: it allocates nothing and waits for nothing. All pointers are to memory that the
- * device can reach, of any alignment (16 bytes are fastest), counts are in elements, and a count of 0
- * does nothing. Outputs overlap no input, except where a comment says so.
+ * Their results are the bits of compress/reduce.h and compress/codec.h. Every function queues on
+ * the stream and returns: it allocates nothing and waits for nothing. All pointers are to memory
+ * that the device can reach, of any alignment (16 bytes are fastest), counts are in elements, and a
+ * count of 0 does nothing. Outputs overlap no input, except where a comment says so.
  *
  * UnhandledCudaError with a sentence: the launch failed. InvalidArgument: more sources than
  * CINCH_CUDA_TERMS, or a type that the function does not know. */
@@ -23,42 +23,42 @@ extern "C" {
 #define CINCH_CUDA_TERMS 64 /* sources of one call: they travel as parameters of the kernel */
 #define CINCH_CUDA_DESTINATIONS 8
 
-/* Where a kernel runs. blocks: at most so many, that it leaves room beside it; 0: as many as there is
- * work for. The result does not depend on it. */
+/* Where a kernel runs. blocks: at most so many, that it leaves room beside it; 0: as many as there
+ * is work for. The result does not depend on it. */
 typedef struct cinch_cuda_where {
     cinchStream_t stream;
     unsigned blocks;
 } cinch_cuda_where;
 
-/* dst[0..ndst)[i] = finish(src[0][i] op ... op src[nsrc-1][i]), as cinch_reduce_fn does it: op is sum,
- * prod, max or min, avg_n is for sum. A destination is the same address as a source or overlaps
- * none. */
+/* dst[0..ndst)[i] = finish(src[0][i] op ... op src[nsrc-1][i]), as cinch_reduce_fn does it: op is
+ * sum, prod, max or min, avg_n is for sum. A destination is the same address as a source or
+ * overlaps none. */
 cinchResult_t cinch_cuda_reduce(const cinch_cuda_where *where, cinchDataType_t dtype,
-                                cinchRedOp_t op, void *const *dst, int ndst,
-                                const void *const *src, int nsrc, size_t count, int avg_n);
+                                cinchRedOp_t op, void *const *dst, int ndst, const void *const *src,
+                                int nsrc, size_t count, int avg_n);
 
 /* As cinch_premul. scalar: one element of dtype in device memory. dst may be src. */
 cinchResult_t cinch_cuda_premul(const cinch_cuda_where *where, cinchDataType_t dtype, void *dst,
                                 const void *src, size_t count, const void *scalar);
 
-/* The terms of a sum, in its order: at[j] are elements where bit j of plain is set, else an encoding
- * of the call's count elements. */
+/* The terms of a sum, in its order: at[j] are elements where bit j of plain is set, else an
+ * encoding of the call's count elements. */
 typedef struct cinch_cuda_terms {
     const void *at[CINCH_CUDA_TERMS];
     uint64_t plain;
     int n;
 } cinch_cuda_terms;
 
-/* As cinch_int8_params; key: of the encode, by FORMAT.md, and index: the place of the first element;
- * both for random rounding only. */
+/* As cinch_int8_params; key: of the encode, by FORMAT.md, and index: the place of the first
+ * element; both for random rounding only. */
 typedef struct cinch_cuda_int8 {
     uint32_t block; /* a power of two from 32 to 4096 */
     uint32_t stochastic;
     uint64_t key, index;
 } cinch_cuda_int8;
 
-/* Element types below are half, bfloat16 or float. residual: NULL or count floats, for error feedback.
- * nonfinite: one counter in device memory, to which is added. */
+/* Element types below are half, bfloat16 or float. residual: NULL or count floats, for error
+ * feedback. nonfinite: one counter in device memory, to which is added. */
 
 /* src as one message at wire. */
 cinchResult_t cinch_cuda_int8_encode(const cinch_cuda_where *where, const cinch_cuda_int8 *params,
@@ -78,8 +78,8 @@ cinchResult_t cinch_cuda_bf16_sum(const cinch_cuda_where *where, const cinch_cud
                                   size_t count, int avg_n);
 
 /* What an owner does with a chunk: the sum of terms in fp32, encoded at wire, and, where dst is not
- * NULL, decoded again there. One pass: neither the sum nor the message is read again. dst may be one
- * of the plain terms where both have the same type. */
+ * NULL, decoded again there. One pass: neither the sum nor the message is read again. dst may be
+ * one of the plain terms where both have the same type. */
 cinchResult_t cinch_cuda_int8_sum_encode(const cinch_cuda_where *where,
                                          const cinch_cuda_int8 *params,
                                          const cinch_cuda_terms *terms, cinchDataType_t src_dtype,
@@ -98,8 +98,8 @@ cinchResult_t cinch_cuda_topk_encode(const cinch_cuda_where *where, double ratio
                                      cinchDataType_t dtype, const void *src, float *residual,
                                      size_t count, void *wire, unsigned long long *nonfinite);
 
-/* As cinch_cuda_int8_sum. The messages come from peers: where one is malformed *bad, in device memory,
- * becomes 1, and dst is undefined; nothing is written outside dst. */
+/* As cinch_cuda_int8_sum. The messages come from peers: where one is malformed *bad, in device
+ * memory, becomes 1, and dst is undefined; nothing is written outside dst. */
 cinchResult_t cinch_cuda_topk_sum(const cinch_cuda_where *where, double ratio,
                                   const cinch_cuda_terms *terms, cinchDataType_t src_dtype,
                                   cinchDataType_t dst_dtype, void *dst, size_t count, int avg_n,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Elements in memory of any alignment: bytes are moved in the widest accesses that an address allows.
- * An address' alignment is the same for all threads, since they are multiples of the access apart, so
- * these branches do not diverge. */
+/* Elements in memory of any alignment: bytes are moved in one access where the address allows it, else
+ * in accesses of four, two or one. An address' alignment is the same for all threads, since they are
+ * multiples of the access apart, so these branches do not diverge. */
 #ifndef CINCH_COMPRESS_CUDA_MEMORY_CUH_
 #define CINCH_COMPRESS_CUDA_MEMORY_CUH_
 
@@ -50,7 +50,6 @@ template <int BYTES, int STEP> CINCH_DEVICE void put_by(void *to, const bytes<BY
 template <int BYTES> CINCH_DEVICE bytes<BYTES> get(const void *from) {
     uintptr_t at = (uintptr_t)from;
     if (at % BYTES == 0) return get_by<BYTES, BYTES>(from);
-    if (BYTES > 8 && at % 8 == 0) return get_by<BYTES, BYTES < 8 ? BYTES : 8>(from);
     if (BYTES > 4 && at % 4 == 0) return get_by<BYTES, BYTES < 4 ? BYTES : 4>(from);
     if (BYTES > 2 && at % 2 == 0) return get_by<BYTES, BYTES < 2 ? BYTES : 2>(from);
     return get_by<BYTES, 1>(from);
@@ -60,8 +59,6 @@ template <int BYTES> CINCH_DEVICE void put(void *to, const bytes<BYTES> &v) {
     uintptr_t at = (uintptr_t)to;
     if (at % BYTES == 0)
         put_by<BYTES, BYTES>(to, v);
-    else if (BYTES > 8 && at % 8 == 0)
-        put_by<BYTES, BYTES < 8 ? BYTES : 8>(to, v);
     else if (BYTES > 4 && at % 4 == 0)
         put_by<BYTES, BYTES < 4 ? BYTES : 4>(to, v);
     else if (BYTES > 2 && at % 2 == 0)

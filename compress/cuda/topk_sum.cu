@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sums of topk messages and plain terms. The law is compress/topk.c and codec_sum.c.
+ *
+ * One CUDA block sums a range of a segment in shared memory, term after term, and writes it once: no
+ * two threads ever add to one element, so the order is that of the terms. Where a message's entries
+ * for the range begin and end is searched for, as its indices rise. The messages come from peers, so
+ * that they rise is checked, and no index leads outside the range. */
+#include "compress/cuda/topk.cuh"
+
+using namespace cinch_cuda;
+
+namespace {
+
+enum {
+    RANGE = 8192, /* elements: 32 KiB of shared memory */
+    RANGES = CINCH_TOPK_SEGMENT / RANGE,
+    RANGE_THREADS = 512,
+    RANGE_WARPS = RANGE_THREADS / 32
+};
+
+struct range_args {
+    sum_args sum;
+    topk_shape shape;
+    unsigned *bad;
+};
+
+struct range_shared {
+    float sum[RANGE];
+    uint32_t bound[CINCH_CUDA_TERMS][2];
+};
+
+/* A range of a segment: elements [from, to) of it. */
+struct range {
+    size_t segment, start; /* start: of the segment's first element */
+    uint32_t from, to, len, entries, part, parts;
+};
+
+CINCH_DEVICE uint32_t index_at(const unsigned char *body, uint32_t i) {
+    return get_one<uint16_t>(body + 2 * (size_t)i);
+}
+
+/* The first of n rising indices that is at least x, by all lanes of a warp. */
+CINCH_DEVICE uint32_t first_from(const unsigned char *body, uint32_t n, uint32_t x) {
+    uint32_t low = 0, high = n;
+    while (low < high) {
+        uint32_t step = (high - low + CINCH_WARP - 1) / CINCH_WARP;
+        uint32_t at = low + thread() % CINCH_WARP * step;
+        uint32_t below = (uint32_t)population(vote(at < high && index_at(body, at) < x));
+        if (below == 0) break;
+        uint32_t end = low + below * step;
+        low += (below - 1) * step + 1;
+        high = end < high ? end : high;
+    }
+    return low;
+}
+
+CINCH_DEVICE const unsigned char *body_of(const range_args &a, const range &r, int term) {
+    return (const unsigned char *)a.sum.terms.at[term] + a.shape.offset(r.segment);
+}
+
+/* Each range of a segment looks through its share of all indices. */
+CINCH_DEVICE void check(const range_args &a, const range &r, const unsigned char *body) {
+    uint32_t first = (uint32_t)((uint64_t)r.entries * r.part / r.parts);
+    uint32_t last = (uint32_t)((uint64_t)r.entries * (r.part + 1) / r.parts);
+    for (uint32_t i = first + thread(); i < last; i += RANGE_THREADS) {
+        uint32_t at = index_at(body, i);
+        if (at >= r.len || (i && index_at(body, i - 1) >= at)) *a.bad = 1;
+    }
+}
+
+CINCH_DEVICE void add_sparse(const range_args &a, const range &r, range_shared &t, int term) {
+    const unsigned char *body = body_of(a, r, term);
+    if (term == 0) {
+        for (uint32_t i = thread(); i < r.to - r.from; i += RANGE_THREADS) t.sum[i] = 0;
+        sync();
+    }
+    for (uint32_t i = t.bound[term][0] + thread(); i < t.bound[term][1]; i += RANGE_THREADS) {
+        uint32_t at = index_at(body, i);
+        if (at < r.from || at >= r.to) continue;
+        float v = get_one<float>(body + 2 * (size_t)r.entries + 4 * (size_t)i);
+        t.sum[at - r.from] = term ? t.sum[at - r.from] + v : v;
+    }
+}
+
+/* N elements from i on of a term that has all of them. */
+template <int N>
+CINCH_DEVICE void add_row(const range_args &a, const range &r, range_shared &t, int term,
+                          uint32_t i) {
+    float v[N];
+    if (a.sum.terms.plain >> term & 1)
+        get_plain<N>(v, a.sum.terms.at[term], a.sum.src_dtype, r.start + r.from + i);
+    else
+        get_row<float, N>(v, body_of(a, r, term) + 4 * (size_t)(r.from + i));
+#pragma unroll
+    for (int e = 0; e < N; e++) t.sum[i + e] = term ? t.sum[i + e] + v[e] : v[e];
+}
+
+template <int N> CINCH_DEVICE void put_sum(const range_args &a, const range &r, range_shared &t, uint32_t i) {
+    float v[N];
+#pragma unroll
+    for (int e = 0; e < N; e++) v[e] = a.sum.avg ? t.sum[i + e] * a.sum.factor : t.sum[i + e];
+    put_plain<N>(a.sum.dst, a.sum.dst_dtype, r.start + r.from + i, v);
+}
+
+CINCH_DEVICE void sum_range(const range_args &a, const range &r, range_shared &t) {
+    uint32_t len = r.to - r.from, rows = len / 4 * 4;
+    bool sparse = r.entries != CINCH_TOPK_DENSE;
+    for (int j = thread() / CINCH_WARP; sparse && j < a.sum.terms.n; j += RANGE_WARPS) {
+        if (a.sum.terms.plain >> j & 1) continue;
+        uint32_t low = first_from(body_of(a, r, j), r.entries, r.from);
+        uint32_t high = first_from(body_of(a, r, j), r.entries, r.to);
+        if (thread() % CINCH_WARP) continue;
+        t.bound[j][0] = low;
+        t.bound[j][1] = high;
+    }
+    sync();
+    for (int j = 0; j < a.sum.terms.n; j++) {
+        if (sparse && !(a.sum.terms.plain >> j & 1)) {
+            check(a, r, body_of(a, r, j));
+            add_sparse(a, r, t, j);
+        } else {
+            for (uint32_t i = 4 * thread(); i < rows; i += 4 * RANGE_THREADS)
+                add_row<4>(a, r, t, j, i);
+            if (rows + thread() < len) add_row<1>(a, r, t, j, rows + thread());
+        }
+        sync();
+    }
+    for (uint32_t i = 4 * thread(); i < rows; i += 4 * RANGE_THREADS) put_sum<4>(a, r, t, i);
+    if (rows + thread() < len) put_sum<1>(a, r, t, rows + thread());
+    sync();
+}
+
+CINCH_KERNEL(RANGE_THREADS) topk_sum_kernel(CINCH_PARAMETER range_args a) {
+    CINCH_SHARED range_shared t;
+    size_t all = (a.shape.count + RANGE - 1) / RANGE;
+    for (size_t which = block(); which < all; which += blocks()) {
+        range r;
+        r.segment = which / RANGES;
+        r.start = r.segment * CINCH_TOPK_SEGMENT;
+        r.len = (uint32_t)a.shape.length(r.segment);
+        r.entries = a.shape.entries(r.segment);
+        r.part = (uint32_t)(which % RANGES);
+        r.parts = (r.len + RANGE - 1) / RANGE;
+        r.from = r.part * RANGE;
+        r.to = r.len - r.from < RANGE ? r.len : r.from + RANGE;
+        sum_range(a, r, t);
+    }
+}
+
+} // namespace
+
+cinchResult_t cinch_cuda_topk_sum(const cinch_cuda_where *where, double ratio,
+                                  const cinch_cuda_terms *terms, cinchDataType_t src_dtype,
+                                  cinchDataType_t dst_dtype, void *dst, size_t count, int avg_n,
+                                  unsigned *bad) {
+    range_args a = {};
+    CINCH_TRY(begin_sum(&a.sum, terms, src_dtype, dst_dtype, dst, count, avg_n));
+    CINCH_TRY(begin_topk(&a.shape, ratio, count));
+    if (count == 0) return cinchSuccess;
+    a.bad = bad;
+    return launch("topk sum", topk_sum_kernel, grid((count + RANGE - 1) / RANGE, where->blocks),
+                  RANGE_THREADS, where->stream, a);
+}

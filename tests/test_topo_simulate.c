@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cinch topo --simulate, as a user runs it: simulated times stand beside predicted ones, and what
+ * has none has a sentence and is no failure. */
+#include <check.h>
+#include <stdbool.h>
+
+#include "tests/run_program.h"
+
+static program p;
+static char folder[] = "/tmp/cinch-simulate-XXXXXX";
+
+static const struct {
+    const char *name, *text;
+} graphs[] = {
+    {"chain", "gpu a\ngpu b\nswitch s\nlink a s 10\nlink s b 10\n"},
+    {"star", "gpu a\ngpu b\ngpu c\nswitch s\nlink a s 9\nlink b s 9\nlink c s 9\n"},
+    {"line", "gpu a\ngpu b\ngpu c\nlink a b 1\nlink b c 1\n"},
+    {"triangle", "gpu a\ngpu b\ngpu c\nlink a b 1\nlink b c 1\nlink c a 1\n"},
+};
+
+static void write_graphs(void) {
+    for (size_t i = 0; i < sizeof graphs / sizeof *graphs; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s.graph", folder, graphs[i].name);
+        FILE *f = fopen(path, "w");
+        ck_assert_ptr_nonnull(f);
+        ck_assert_int_ge(fputs(graphs[i].text, f), 0);
+        ck_assert_int_eq(fclose(f), 0);
+    }
+}
+
+/* Status 0 and nothing on stderr; what is on stdout. */
+static const char *topo(const char *graph, const char *options) {
+    char line[512];
+    snprintf(line, sizeof line, "topo --file %s/%s.graph --simulate --plan %s", folder, graph,
+             options);
+    program_run(&p, "", line);
+    ck_assert_msg(p.status == 0, "%s: %d, %s%s", options, p.status, p.text[ERR], p.text[OUT]);
+    ck_assert_str_eq(p.text[ERR], "");
+    return p.text[OUT];
+}
+
+static void has(const char *text, const char *part) {
+    ck_assert_msg(strstr(text, part) != NULL, "no %s in:\n%.1500s", part, text);
+}
+
+static double number(const char *json, const char *key) {
+    char pattern[64];
+    snprintf(pattern, sizeof pattern, "\"%s\":", key);
+    const char *found = strstr(json, pattern);
+    ck_assert_msg(found != NULL, "no %s in %.1500s", key, json);
+    return atof(found + strlen(pattern));
+}
+
+/* The chain's two latencies of half a microsecond are what the prediction lacks. */
+START_TEST(latencies_count) {
+    const char *json = topo("chain", "broadcast --bytes 1000 --json");
+    ck_assert_double_eq_tol(number(json, "predicted_us"), 0.1, 1e-9);
+    ck_assert_double_eq_tol(number(json, "simulated_us"), 1.1, 1e-3);
+    has(topo("chain", "broadcast --bytes 1000"), "\nsimulated: 1.1 us, predicted without latenc");
+}
+END_TEST
+
+START_TEST(long_messages_are_as_fast_as_predicted) {
+    static const char *const plans[] = {"allreduce",
+                                        "allgather",
+                                        "reducescatter",
+                                        "broadcast",
+                                        "reduce",
+                                        "allreduce --kind ring",
+                                        "broadcast --kind ring",
+                                        "reduce --kind ring",
+                                        "allreduce --kind double_tree"};
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        char options[128];
+        snprintf(options, sizeof options, "%s --json", plans[i]);
+        const char *json = topo("star", options);
+        double part = number(json, "simulated_us") / number(json, "predicted_us");
+        ck_assert_msg(part >= 0.999 && part <= 1.05, "%s: %g", plans[i], part);
+    }
+}
+END_TEST
+
+START_TEST(a_ring_and_a_tree_stand_beside_it) {
+    const char *text = topo("star", "allreduce");
+    has(text, "\nsimulated: ");
+    has(text, "; the busiest link, ");
+    has(text, "\n  one ring: ");
+    has(text, "\n  a tree in the order of ranks: ");
+    text = topo("star", "allgather --kind ring");
+    ck_assert_ptr_null(strstr(text, "one ring: "));
+    ck_assert_ptr_null(strstr(text, "a tree in"));
+}
+END_TEST
+
+START_TEST(what_has_no_time_has_a_sentence) {
+    has(topo("line", "allreduce"), "\n  one ring: no ring through all 3 GPUs");
+    has(p.text[OUT], "\n  a tree in the order of ranks: there is no way over switches");
+    has(topo("triangle", "allreduce --kind rings"), "\nsimulated: no: 2 rings at once");
+    has(topo("triangle", "allreduce --kind rings --json"), "\"simulated_us\":null");
+}
+END_TEST
+
+START_TEST(it_is_for_plans) {
+    char line[256];
+    snprintf(line, sizeof line, "topo --file %s/star.graph --simulate", folder);
+    program_run(&p, "", line);
+    ck_assert_int_eq(p.status, 2);
+    has(p.text[ERR], "--simulate is for --plan");
+    snprintf(line, sizeof line, "topo --file %s/star.graph --plan allreduce --json", folder);
+    program_run(&p, "", line);
+    has(p.text[OUT], "\"simulated_us\":null");
+}
+END_TEST
+
+int main(void) {
+    char script[256];
+    if (!mkdtemp(folder)) return 1;
+    Suite *suite = suite_create("topo_simulate");
+    TCase *tests = tcase_create("topo_simulate");
+    tcase_set_timeout(tests, 60);
+    tcase_add_checked_fixture(tests, write_graphs, NULL);
+    tcase_add_test(tests, latencies_count);
+    tcase_add_test(tests, long_messages_are_as_fast_as_predicted);
+    tcase_add_test(tests, a_ring_and_a_tree_stand_beside_it);
+    tcase_add_test(tests, what_has_no_time_has_a_sentence);
+    tcase_add_test(tests, it_is_for_plans);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    snprintf(script, sizeof script, "rm -rf %s", folder);
+    return system(script) != 0 || failed ? 1 : 0;
+}
