@@ -25,6 +25,7 @@ typedef struct planned {
 
 struct cinch_atlas {
     cinch_graph graph;
+    bool certain; /* from a file or measured: detection assumes some of its numbers */
     planned *plans;
 };
 
@@ -62,7 +63,7 @@ void cinch_atlas_free(struct cinchComm *comm) {
 }
 
 /* Takes the graph over. */
-static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph) {
+static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph, bool certain) {
     if (graph->gpus != comm->nranks)
         return cinch_fail(cinchInvalidArgument, "a graph of %d GPUs is not one of %d ranks",
                           graph->gpus, comm->nranks);
@@ -71,6 +72,7 @@ static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph) {
     cinch_atlas_free(comm);
     cinch_op_forget(comm);
     atlas->graph = *graph;
+    atlas->certain = certain;
     *graph = (cinch_graph){0};
     comm->atlas = atlas;
     return cinchSuccess;
@@ -83,7 +85,7 @@ cinchResult_t cinch_atlas_use_graph(struct cinchComm *comm, const cinch_graph *g
     CINCH_TRY(cinch_job_text(graph, &text, &length));
     cinchResult_t result = cinch_graph_read(&copy, text, length, "a graph");
     free(text);
-    if (result == cinchSuccess) result = put_in_force(comm, &copy);
+    if (result == cinchSuccess) result = put_in_force(comm, &copy, true);
     cinch_graph_free(&copy);
     return result;
 }
@@ -140,7 +142,7 @@ const cinch_forest *cinch_atlas_forest(const struct cinchComm *comm, cinch_colle
 double cinch_atlas_bound(const struct cinchComm *comm, cinch_collective collective, int root) {
     cinch_bounds bounds;
     int op = plan_op_of(collective);
-    if (!comm->atlas || op < 0 ||
+    if (!comm->atlas || !comm->atlas->certain || op < 0 ||
         cinch_bounds_find(&comm->atlas->graph, root, &bounds) != cinchSuccess)
         return 0;
     const double of[] = {[CINCH_PLAN_ALLREDUCE] = bounds.allreduce,
@@ -178,7 +180,7 @@ cinchResult_t cinch_atlas_join(struct cinchComm *comm) {
     const char *dump = comm->settings.topo_dump;
     cinch_graph graph = {0};
     CINCH_TRY(cinch_look_together(comm, &graph));
-    cinchResult_t result = put_in_force(comm, &graph);
+    cinchResult_t result = put_in_force(comm, &graph, comm->settings.topo_file[0]);
     cinch_graph_free(&graph);
     if (result == cinchSuccess && comm->rank == 0 && dump[0] &&
         write_graph(&comm->atlas->graph, dump) != cinchSuccess)

@@ -30,7 +30,8 @@ const cinch_graph *cinch_atlas_graph(const struct cinchComm *comm);
 const cinch_forest *cinch_atlas_forest(const struct cinchComm *comm, cinch_collective collective,
                                        int root);
 
-/* GB/s of all blocks that no algorithm can pass on the graph; 0: not known. */
+/* GB/s of all blocks that no algorithm can pass on the graph; 0: not known, as where a graph comes
+ * from detection, which has to assume some speeds. */
 double cinch_atlas_bound(const struct cinchComm *comm, cinch_collective collective, int root);
 
 void cinch_atlas_free(struct cinchComm *comm);

@@ -134,6 +134,7 @@ static void begin(void) {
     arrive(NULL, &e.main_stack, &e.main_size);
     e.body(e.arg);
     e.fiber[e.thread].state = GONE;
+    e.fiber[e.thread].what = "its end";
     leave(NULL, e.main_stack, e.main_size);
     _longjmp(e.scheduler, 1);
 }
