@@ -50,7 +50,8 @@ function(cinch_cuda_targets)
   file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/compress/cuda/*.cu)
   add_library(cinch_cuda_kernels STATIC ${kernels})
   file(GLOB check CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/perf/gpu_check*.cu)
-  add_executable(gpu_check ${check})
+  add_executable(gpu_check ${check} ${PROJECT_SOURCE_DIR}/perf/gpu_check_host.c
+    ${PROJECT_SOURCE_DIR}/perf/json.c)
   target_link_libraries(gpu_check PRIVATE cinch_cuda_kernels $<TARGET_FILE:cinch_static>
     Threads::Threads ${CMAKE_DL_LIBS} m)
   cinch_link_optional(gpu_check)
@@ -59,9 +60,11 @@ function(cinch_cuda_targets)
     set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
       CUDA_RUNTIME_LIBRARY Static RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/perf)
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
-    target_compile_options(${target} PRIVATE --fmad=false -Xcompiler=-ffp-contract=off,-Wall)
+    target_compile_options(${target} PRIVATE 
+      $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xcompiler=-ffp-contract=off,-Wall>)
     if(CINCH_WERROR)
-      target_compile_options(${target} PRIVATE --Werror=all-warnings -Xcompiler=-Werror)
+      target_compile_options(${target} PRIVATE
+        $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings -Xcompiler=-Werror>)
     endif()
   endforeach()
 endfunction()

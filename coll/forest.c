@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PARTS = 128 };
+enum { MOST_PARTS = 512 };
 static const double ENOUGH = 0.99; /* of the plan's bandwidth */
 
 static const cinch_collective collectives[] = {[CINCH_PLAN_ALLREDUCE] = CINCH_ALLREDUCE,
@@ -22,6 +22,8 @@ typedef struct parting {
     double *weight;    /* [shares] of the trees in it together */
     int *used;         /* [shares] parts given away so far */
     double *load;      /* [arcs] */
+    int *arc;          /* that trees use, tree after tree, one entry for each use */
+    size_t *first;     /* [trees + 1] into arc */
     int *parts, *best; /* [trees] */
 } parting;
 
@@ -58,21 +60,37 @@ static void round_weights(parting *p, int parts) {
     }
 }
 
-static void add_load(parting *p, const cinch_plan_half *half, double weight) {
+static size_t list_arcs(const parting *p, const cinch_plan_half *half, int *arc) {
+    size_t count = 0;
     for (int r = 0; half->parent && r < p->plan->ranks; r++)
-        for (int i = half->first[r]; i + 1 < half->first[r + 1]; i++)
-            p->load[cinch_graph_find_arc(p->graph, half->path[i], half->path[i + 1])] += weight;
+        for (int i = half->first[r]; i + 1 < half->first[r + 1]; i++, count++)
+            if (arc) arc[count] = cinch_graph_find_arc(p->graph, half->path[i], half->path[i + 1]);
+    return count;
+}
+
+/* Once, as many numbers of parts are tried. */
+static bool list_all_arcs(parting *p) {
+    const cinch_plan *plan = p->plan;
+    size_t used = 0;
+    p->first = calloc((size_t)plan->trees + 1, sizeof *p->first);
+    for (int t = 0; p->first && t < plan->trees; t++)
+        p->first[t + 1] = p->first[t] + list_arcs(p, &plan->tree[t].up, NULL) +
+                          list_arcs(p, &plan->tree[t].down, NULL);
+    p->arc = p->first ? calloc(p->first[plan->trees] + 1, sizeof *p->arc) : NULL;
+    for (int t = 0; p->arc && t < plan->trees; t++) {
+        used += list_arcs(p, &plan->tree[t].up, p->arc + used);
+        used += list_arcs(p, &plan->tree[t].down, p->arc + used);
+    }
+    return p->arc;
 }
 
 /* GB/s that the trees reach with so many parts each. */
 static double bandwidth(parting *p, int parts) {
     double fullest = 0;
     memset(p->load, 0, (size_t)p->graph->arcs * sizeof *p->load);
-    for (int t = 0; t < p->plan->trees; t++) {
-        double weight = (double)p->parts[t] / parts / p->shares;
-        add_load(p, &p->plan->tree[t].up, weight);
-        add_load(p, &p->plan->tree[t].down, weight);
-    }
+    for (int t = 0; t < p->plan->trees; t++)
+        for (size_t i = p->first[t]; i < p->first[t + 1]; i++)
+            p->load[p->arc[i]] += (double)p->parts[t] / parts / p->shares;
     for (int i = 0; i < p->graph->arcs; i++)
         if (p->load[i] / p->graph->arc[i].gbps > fullest)
             fullest = p->load[i] / p->graph->arc[i].gbps;
@@ -151,7 +169,9 @@ static bool part_with(parting *p, cinch_forest *f) {
     p->parts = calloc(trees, sizeof *p->parts);
     p->best = calloc(trees, sizeof *p->best);
     f->tree = calloc(trees, sizeof *f->tree);
-    if (!p->weight || !p->used || !p->load || !p->parts || !p->best || !f->tree) return false;
+    if (!p->weight || !p->used || !p->load || !p->parts || !p->best || !f->tree ||
+        !list_all_arcs(p))
+        return false;
     for (int t = 0; t < plan->trees; t++) p->weight[share_of(p, t)] += plan->tree[t].weight;
     f->parts = choose_parts(p, &f->algbw);
     return fill(p, f);
@@ -171,6 +191,8 @@ cinchResult_t cinch_forest_make(const cinch_graph *graph, const cinch_plan *plan
     free(p.weight);
     free(p.used);
     free(p.load);
+    free(p.arc);
+    free(p.first);
     free(p.parts);
     free(p.best);
     if (good) return cinchSuccess;

@@ -28,6 +28,7 @@ const cinch_simulate_options cinch_simulate_defaults = {.latency_us = {[CINCH_LI
 
 enum {
     MOST_EVENTS = 1 << 22, /* less than a second */
+    MANY_EVENTS = 1 << 25, /* some ten seconds: never more, but of one round */
     FEW_SEGMENTS = 2,      /* of a message where there would be more events than that */
     STEADY = 48            /* rounds, and twice as many as are under way at once */
 };
@@ -58,6 +59,7 @@ typedef struct machine {
     int *past;       /* [rounds + lags] ranks that are past an iteration */
     double *past_us; /* and when all were */
     size_t iterations;
+    bool rough; /* too few rounds to tell how it goes on */
     uint64_t messages;
 } machine;
 
@@ -294,8 +296,10 @@ static int limit(machine *m) {
         segments = FEW_SEGMENTS;
         events = events_of_round(m, segments);
     }
-    size_t enough = (size_t)(MOST_EVENTS / events);
+    size_t enough = (size_t)(MOST_EVENTS / events), many = (size_t)(MANY_EVENTS / events);
     if (enough < least) enough = least;
+    if (enough > many) enough = many < 3 ? 3 : many;
+    m->rough = enough < least;
     if (enough < m->cut.rounds) {
         m->cut.rounds = enough;
         m->cut.count = enough * m->cut.round;
@@ -350,6 +354,7 @@ static void tell(const machine *m, const cinch_cut *whole, cinch_simulation *out
         if (busy > out->busy) out->busy = busy, out->busiest = a;
     }
     if (m->cut.rounds == whole->rounds) return;
+    out->rough = m->rough;
     double slope = (m->past_us[last] - m->past_us[middle]) / (double)(last - middle);
     out->us += slope * (double)(whole->count - m->cut.count) / (double)m->cut.round;
 }

@@ -37,6 +37,7 @@ typedef struct cinch_simulation {
     double us;
     size_t rounds, simulated; /* fewer: of a long message the first so many rounds were simulated,
                                  and the rest takes as long each as the later half of those */
+    bool rough;               /* and those were too few to tell well */
     uint64_t messages;        /* of the simulated rounds */
     int busiest;              /* the arc that was in use for the largest part of the time */
     double busy;              /* that part */

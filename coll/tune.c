@@ -19,7 +19,7 @@ enum {
     MOST_TRIALS = 64,
     CODEC_FROM = 256 << 10, /* smaller messages gain nothing by a codec */
     OUT_FROM = 64 << 10,    /* below, who is slow for many steps may be fast later */
-    BUDGET_MS = 2500,
+    BUDGET_MS = 4000,
     PASSES = 3,       /* over all sizes, as disturbances of a machine come and go; */
     MOST_PASSES = 15, /* more where there is the time */
     MOST_SIZES = 32

@@ -45,7 +45,7 @@ cinchResult_t cinch_tune_codec(const char *spec, cinch_codec_speed *speed);
 typedef struct cinch_tune_options {
     unsigned ops;         /* bit per cinch_collective */
     uint64_t first, last; /* bytes; the sizes between are four times the one before */
-    double budget_ms;     /* of each size, all candidates together; 0: 2500 */
+    double budget_ms;     /* of each size, all candidates together; 0: 4000 */
     /* NULL, or told on every rank what is measured next. */
     void (*progress)(void *arg, const char *what);
     void *arg;

@@ -200,6 +200,14 @@ static cinchResult_t pong(const meter *m, int peer) {
     return cinchSuccess;
 }
 
+/* GB/s of what came in a lane that took so long in all. Where most of it came before the first
+ * look, by that. */
+static double rate_of(const lane *l, double us) {
+    double ns = (double)(l->end_ns - l->part_ns);
+    if (l->part <= l->receive / 2 && ns > 0) return (double)(l->receive - l->part) / ns;
+    return (double)l->receive / (us > 0.001 ? us * 1e3 : 1);
+}
+
 /* Longer and longer streams, until the faster direction took long enough; then the best of a few,
  * as a lost packet may cost more than all that is measured. */
 static cinchResult_t stream(meter *m, int peer, double *gbps) {
@@ -208,8 +216,7 @@ static cinchResult_t stream(meter *m, int peer, double *gbps) {
         lane l = {.peer = peer, .send = bytes, .receive = bytes};
         double mine, theirs;
         CINCH_TRY(run_lanes(m, &l, 1, &mine));
-        double ns = (double)(l.end_ns - l.part_ns);
-        double rate = (double)(bytes - l.part) / (ns > 1 ? ns : 1);
+        double rate = rate_of(&l, mine);
         CINCH_TRY(swap(m, peer, &mine, &theirs, sizeof mine));
         double fast = mine < theirs ? mine : theirs, slow = mine < theirs ? theirs : mine;
         if (enough || fast >= LEAST_US || slow >= MOST_US || bytes >= MOST_BYTES) {

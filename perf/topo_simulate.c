@@ -83,8 +83,8 @@ void cinch_topo_simulated_text(FILE *f, const cinch_graph *graph, const cinch_to
         print_us(f, predicted_us);
         print_busiest(f, graph, plan);
         if (plan->simulated < plan->rounds)
-            fprintf(f, "; %zu of %zu rounds, the rest in proportion", plan->simulated,
-                    plan->rounds);
+            fprintf(f, "; %zu of %zu rounds, the rest in proportion%s", plan->simulated,
+                    plan->rounds, plan->rough ? ", roughly" : "");
         putc('\n', f);
     }
     for (int i = 0; i < s->others; i++) {

@@ -71,7 +71,7 @@ static void verify(const cinch_forest *f, int root, bool in_place) {
 static void assert_parted(const cinch_forest *f) {
     bool blocks = f->collective == CINCH_ALLGATHER || f->collective == CINCH_REDUCESCATTER;
     for (int root = 0; root < (blocks ? f->ranks : 1); root++) {
-        int owners[256] = {0};
+        int owners[1024] = {0};
         for (int t = 0; t < f->trees; t++)
             for (int i = 0; i < f->tree[t].parts; i++)
                 if (!blocks || f->tree[t].root == root) owners[f->tree[t].first + i]++;

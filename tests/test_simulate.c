@@ -210,13 +210,15 @@ END_TEST
 
 START_TEST(every_schedule_of_messages_ends) {
     static const uint64_t sizes[] = {4, 1000, 70000, 3000000};
-    int simulated = 0;
+    static const uint16_t host[] = {0, 1, 0, 1, 0, 1, 0, 1};
+    int simulated = 0, hierarchical = 0;
     for (int n = 2; n <= 9; n++) {
         cinch_graph graph = {0};
         make_leaves(&graph, n, 2, 5);
         for (int i = 0; cinch_algo_at(i); i++) {
             const cinch_algo *algo = cinch_algo_at(i);
             cinch_call call = {.collective = algo->collective, .nranks = n, .root = n / 2};
+            if (n % 2 == 0) call.host = host, call.hosts = 2, call.per_host = n / 2;
             for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
                 cinch_simulate_options o = cinch_simulate_defaults;
                 cinch_simulation one, two;
@@ -233,13 +235,18 @@ START_TEST(every_schedule_of_messages_ends) {
                 ck_assert_double_gt(one.us, ALPHA);
                 ck_assert_double_le(one.busy, 1 + 1e-9);
                 ck_assert_int_eq(cinch_simulate(&graph, algo, &call, &o, &two), cinchSuccess);
-                ck_assert_mem_eq(&one, &two, sizeof one);
+                ck_assert_double_eq(one.us, two.us);
+                ck_assert_double_eq(one.busy, two.busy);
+                ck_assert_int_eq(one.busiest, two.busiest);
+                ck_assert_uint_eq(one.messages, two.messages);
                 simulated++;
+                hierarchical += strncmp(algo->name, "hier", 4) == 0;
             }
         }
         cinch_graph_free(&graph);
     }
     ck_assert_int_gt(simulated, 400);
+    ck_assert_int_gt(hierarchical, 8);
 }
 END_TEST
 
@@ -258,6 +265,7 @@ START_TEST(what_is_not_simulated_goes_on_as_before) {
         ck_assert_uint_le(out.simulated, out.rounds);
     }
     ck_assert_uint_lt(out.simulated, out.rounds);
+    ck_assert(!out.rough);
     cinch_graph_free(&graph);
 }
 END_TEST
@@ -274,6 +282,23 @@ START_TEST(many_ranks_end_soon) {
     n = 160;
     make_star(&graph, n, 10);
     near(run(&graph, "ring", CINCH_PLAN_ALLREDUCE, 8, NULL), 2 * (n - 1) * ALPHA, 0.05, "ring", n);
+    cinch_graph_free(&graph);
+}
+END_TEST
+
+/* More messages than can be simulated for long: an answer soon, and it says what it is worth. */
+START_TEST(too_many_messages_are_a_rough_guess) {
+    cinch_graph graph = {0};
+    cinch_simulation out;
+    uint64_t bytes = 8 * GIB;
+    int n = 320;
+    if (!getenv("CINCH_TEST_FULL")) return;
+    make_star(&graph, n, 10);
+    ck_assert_int_eq(
+        cinch_simulate_named(&graph, "direct", CINCH_PLAN_ALLREDUCE, 0, bytes, NULL, &out),
+        cinchSuccess);
+    ck_assert(out.rough);
+    near(out.us, 2.0 * (n - 1) / n * (double)bytes / 10e3, 0.1, "direct", n);
     cinch_graph_free(&graph);
 }
 END_TEST
@@ -361,30 +386,29 @@ END_TEST
 
 /* ---- plans ---- */
 
-/* Simulates a plan at 1 GiB; it takes what its trees, with parts in place of weights, promise. */
+/* Simulates a plan at 1 GiB: it takes what was predicted, and no less than its trees with parts in
+ * place of weights can take. */
 static void check_plan(const cinch_graph *graph, const char *name, cinch_plan_op op,
                        cinch_plan_kind kind) {
     cinch_plan_options how = {.kind = kind};
+    cinch_simulate_options o = cinch_simulate_defaults;
     cinch_plan plan;
     cinch_simulation out;
     cinchResult_t made = cinch_plan_make(graph, op, 0, &how, &plan);
     if (kind != CINCH_PLAN_FOREST && made == cinchInvalidArgument) return; /* no such shape here */
     ck_assert_msg(made == cinchSuccess, "%s: %s", name, cinch_last_error());
-    double algbw = plan.algbw;
+    double algbw = plan.algbw, predicted = cinch_plan_us(&plan, (double)GIB, 0);
     if (kind != CINCH_PLAN_RING) {
         cinch_forest forest;
         ck_assert_int_eq(cinch_forest_make(graph, &plan, &forest), cinchSuccess);
         algbw = forest.algbw;
         cinch_forest_free(&forest);
+    } else {
+        o.chunk = 256 << 10; /* its own are short for links of 300 GB/s */
     }
-    cinch_simulate_options o = cinch_simulate_defaults;
-    if (kind == CINCH_PLAN_RING) o.chunk = 256 << 10; /* its own are short for links of 300 GB/s */
     ck_assert_msg(cinch_simulate_plan(graph, &plan, GIB, &o, &out) == cinchSuccess, "%s: %s", name,
                   cinch_last_error());
-    double predicted = (double)GIB / (algbw * 1e3), filling = 0.05;
-    /* A rank's block of it is cut into fewer rounds, which deep trees are slow to fill. */
-    if (op == CINCH_PLAN_ALLGATHER || op == CINCH_PLAN_REDUCESCATTER) filling = 0.08;
-    ck_assert_msg(out.us >= predicted * 0.995 && out.us <= predicted * (1 + filling),
+    ck_assert_msg(out.us >= (double)GIB / (algbw * 1e3) * 0.995 && out.us <= predicted * 1.05,
                   "%s, %s by %s: simulated %g us, predicted %g", name, cinch_plan_op_name(op),
                   cinch_plan_kind_name(kind), out.us, predicted);
     ck_assert_double_le(out.busy, 1 + 1e-9);
@@ -502,6 +526,7 @@ int main(void) {
     tcase_add_test(cases, every_schedule_of_messages_ends);
     tcase_add_test(cases, what_is_not_simulated_goes_on_as_before);
     tcase_add_test(cases, many_ranks_end_soon);
+    tcase_add_test(cases, too_many_messages_are_a_rough_guess);
     tcase_add_test(cases, messages_go_ahead_as_far_as_there_is_room);
     tcase_add_test(cases, schedules_that_do_not_fit_are_found_out);
     tcase_add_test(cases, plans_keep_their_promise);

@@ -60,10 +60,10 @@ START_TEST(hosts_are_measured_in_pairs) {
     program_run_script(&p, line_of("for r in 0 1 2; do CINCH_RANK=$r CINCH_SIZE=3 CINCH_HOSTID=h$r "
                                    "CINCH_COMM_ID=file:%s/meet " CINCH_PROGRAM
                                    " tune -b 4 -e 4 & done; wait"));
-    ck_assert_ptr_nonnull(strstr(p.text[OUT], "3 ranks on 3 hosts"));
-    ck_assert_ptr_nonnull(strstr(p.text[OUT], "between hosts"));
-    ck_assert_ptr_nonnull(strstr(p.text[OUT], "in all"));
     ck_assert_str_eq(p.text[ERR], "");
+    ck_assert_msg(strstr(p.text[OUT], "3 ranks on 3 hosts") != NULL, "%s", p.text[OUT]);
+    ck_assert_msg(strstr(p.text[OUT], "between hosts") != NULL, "%s", p.text[OUT]);
+    ck_assert_msg(strstr(p.text[OUT], "in all") != NULL, "%s", p.text[OUT]);
     remove_all();
 }
 END_TEST

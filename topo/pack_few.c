@@ -91,9 +91,16 @@ static cinchResult_t run(cinch_pack *pack, few *f, int rounds) {
     for (int t = 0; t < pack->trees; t++) pack->tree[t].weight = 0;
     memset(f->load, 0, (size_t)pack->rows * sizeof(double));
     for (int i = 0; i < f->slots; i++) f->slot[i] = -1;
-    for (int i = 0; i < rounds; i++) {
+    /* Rounds that were of no use. The few trees of an all-reduce get better by leaps, late ones
+     * too.
+     */
+    bool leaps = pack->mode == CINCH_PACK_BOTH || pack->mode == CINCH_PACK_PAIR;
+    int idle = 0;
+    for (int i = 0; i < rounds && idle < 5 && f->least > 1.001 * f->aim; i++) {
+        double before = f->least;
         CINCH_TRY(reroute(pack, f, sharpness));
         CINCH_TRY(forget(pack, f));
+        idle = !leaps && f->least > 0.9995 * before ? idle + 1 : 0;
         if (sharpness < 80) sharpness *= 1.3;
     }
     for (int t = 0; t < pack->trees; t++) pack->tree[t].weight = 0;

@@ -24,7 +24,7 @@ struct cinch_pack_lp {
 };
 
 #define TINY 1e-9
-#define MOST_WORK 1e9 /* about half a second; then it stops at what it has */
+#define MOST_WORK 3e9 /* about a second; then it stops at what it has */
 
 cinchResult_t cinch_pack_lp_make(const cinch_pack *pack, double scale, cinch_pack_lp **made) {
     cinch_pack_lp *lp = *made = calloc(1, sizeof *lp);

@@ -26,12 +26,25 @@ static int parts(const cinch_call *call) {
     return call->forest->parts;
 }
 
-/* Enough rounds to fill the trees from end to end, none so short that it is nothing but headers. A
- * round is a piece of every block: where each rank has one, it is that much shorter. */
+/* Two iterations a step, so that receives are posted before they are waited for; but no more than
+ * this many rounds at once. With fewer than the steps ask for, a rank waits for the way up and down
+ * again, and links lie idle meanwhile (`cinch topo --simulate`). */
+enum { MOST_LAGS = 200 };
+
+static int lags_of(const cinch_forest *f) {
+    return 2 * f->steps < MOST_LAGS ? 2 * f->steps : MOST_LAGS;
+}
+
+/* Enough rounds to fill the trees from end to end, none so short that it is nothing but headers,
+ * and no more scratch than SCRATCH for all rounds under way. A round is a piece of every block:
+ * where each rank has one, it is that much shorter. */
 static size_t round_bytes(const cinch_call *call) {
+    enum { SCRATCH = 32 << 20 };
     bool blocks = cinch_shape_blocks(cinch_shape_of(call->collective), call->nranks) > 1;
     size_t least = (size_t)(blocks ? 16 : 64) << 10, most = (size_t)(blocks ? 256 : 1024) << 10;
     size_t rounds = 32 * (size_t)(call->forest->steps + 1), round = call->bytes / rounds;
+    size_t room = SCRATCH / (size_t)(lags_of(call->forest) + 2);
+    if (most > room) most = room;
     return round < least ? least : round > most ? most : round;
 }
 
@@ -128,12 +141,8 @@ static void emit(cinch_builder *b, const view *v, const deed *d, const int *chil
         emit_up(b, v, d, children[d->tree]);
 }
 
-/* Two iterations a step, so that receives are posted before they are waited for; but no more than
- * this many rounds at once. */
-enum { MOST_LAGS = 24 };
-
 static void emit_all(cinch_builder *b, const view *v, const int *children) {
-    int steps = v->forest->steps, lags = 2 * steps < MOST_LAGS ? 2 * steps : MOST_LAGS;
+    int steps = v->forest->steps, lags = lags_of(v->forest);
     for (int i = 0; i < v->deeds; i++) {
         cinch_build_lag(b, steps ? v->deed[i].time * lags / steps : 0);
         emit(b, v, &v->deed[i], children);

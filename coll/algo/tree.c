@@ -26,7 +26,7 @@ static int parts(const cinch_call *call) {
     return 2;
 }
 
-/* One tree, of the ranks as heap indices: up with lags 0.., down after that. */
+/* One tree, of the ranks as heap indices. */
 typedef struct place {
     int at, parent, child[2], children;
 } place;
@@ -37,37 +37,49 @@ static place place_of(int at, int n) {
     return p;
 }
 
+/* Steps from the leaves below, and from the root. */
+static int height_of(int at, int n) {
+    int height = 0;
+    while ((at = 2 * at + 1) < n) height++;
+    return height;
+}
+
+/* What a rank does at a step of one tree: up as soon as all below it is there, down in the order of
+ * depth. Both ends of a message count it at the same step, so they agree on its place among the
+ * others between them. Two iterations a step: receives are posted before they are waited for, and
+ * no iteration has to wait for what a rank does in that same iteration. */
+static void build_step(cinch_builder *b, const place *p, int n, int tree, int step) {
+    enum { UP = 0, DOWN = 1 };
+    int top = height_of(0, n), depth = levels(p->at + 1), rank[2];
+    bool root = p->parent < 0;
+    int parent = tree ? n - 1 - p->parent : p->parent;
+    cinch_ref in = cinch_ref_of(CINCH_IN, tree), out = cinch_ref_of(CINCH_OUT, tree);
+    cinch_ref sum[3] = {in}, up = cinch_ref_slot(CINCH_TMP, 0, tree);
+    for (int c = 0; c < p->children; c++) {
+        rank[c] = tree ? n - 1 - p->child[c] : p->child[c];
+        sum[1 + c] = cinch_ref_slot(CINCH_TMP, c, tree);
+        if (step == height_of(p->child[c], n))
+            cinch_build_recv(b, rank[c], UP * 2 + tree, sum[1 + c]);
+    }
+    if (step == height_of(p->at, n)) {
+        if (p->children)
+            cinch_build_reduce(b, root ? CINCH_FINAL : 0, root ? &out : &up, 1, sum,
+                               1 + p->children);
+        if (!root) cinch_build_send(b, parent, UP * 2 + tree, p->children ? up : in);
+    }
+    if (!root && step == top + depth - 1) cinch_build_recv(b, parent, DOWN * 2 + tree, out);
+    for (int c = 0; c < p->children && step == top + depth; c++)
+        cinch_build_send(b, rank[c], DOWN * 2 + tree, out);
+}
+
 static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
     (void)call;
-    enum { UP = 0, DOWN = 1 };
     if (!cinch_build_begin(b, s, rank, n, 2)) return;
     place p[2] = {place_of(rank, n), place_of(n - 1 - rank, n)};
-    for (int tree = 0; tree < 2; tree++) {
-        for (int c = 0; c < p[tree].children; c++) {
-            int child = tree ? n - 1 - p[tree].child[c] : p[tree].child[c];
-            cinch_build_recv(b, child, UP * 2 + tree, cinch_ref_slot(CINCH_TMP, c, tree));
-        }
+    for (int step = 0; step < 2 * height_of(0, n); step++) {
+        cinch_build_lag(b, 2 * step);
+        for (int tree = 0; tree < 2; tree++) build_step(b, &p[tree], n, tree, step);
     }
-    cinch_build_lag(b, 2); /* sends run ahead, so that the wire never waits for a wake-up */
-    for (int tree = 0; tree < 2; tree++) {
-        cinch_ref in = cinch_ref_of(CINCH_IN, tree), out = cinch_ref_of(CINCH_OUT, tree);
-        cinch_ref sum[3] = {in}, up = cinch_ref_slot(CINCH_TMP, 0, tree);
-        bool root = p[tree].parent < 0;
-        int parent = tree ? n - 1 - p[tree].parent : p[tree].parent;
-        for (int c = 0; c < p[tree].children; c++) sum[1 + c] = cinch_ref_slot(CINCH_TMP, c, tree);
-        if (p[tree].children)
-            cinch_build_reduce(b, root ? CINCH_FINAL : 0, root ? &out : &up, 1, sum,
-                               1 + p[tree].children);
-        if (root) continue;
-        cinch_build_send(b, parent, UP * 2 + tree, p[tree].children ? up : in);
-        cinch_build_recv(b, parent, DOWN * 2 + tree, out);
-    }
-    cinch_build_lag(b, 4);
-    for (int tree = 0; tree < 2; tree++)
-        for (int c = 0; c < p[tree].children; c++) {
-            int child = tree ? n - 1 - p[tree].child[c] : p[tree].child[c];
-            cinch_build_send(b, child, DOWN * 2 + tree, cinch_ref_of(CINCH_OUT, tree));
-        }
 }
 
 /* Broadcast and reduce: one tree, in the order of ranks from the root on. */

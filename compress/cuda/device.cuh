@@ -15,7 +15,9 @@
 #include "compress/cuda/shared.cuh"
 
 #define CINCH_DEVICE __device__ __forceinline__
-#define CINCH_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define CINCH_DEVICE_CALL __device__ __noinline__
+/* 1024 threads on a multiprocessor, that is 64 registers each, hide what memory takes. */
+#define CINCH_KERNEL(threads) __global__ void __launch_bounds__(threads, 1024 / threads)
 #define CINCH_SHARED __shared__
 #define CINCH_PARAMETER const __grid_constant__ /* large ones are read where they lie */
 

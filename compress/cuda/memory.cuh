@@ -47,24 +47,34 @@ template <int BYTES, int STEP> CINCH_DEVICE void put_by(void *to, const bytes<BY
     }
 }
 
-template <int BYTES> CINCH_DEVICE bytes<BYTES> get(const void *from) {
+/* Rare, and much code: calls, that it is there once. */
+template <int BYTES> CINCH_DEVICE_CALL bytes<BYTES> get_misaligned(const void *from) {
     uintptr_t at = (uintptr_t)from;
-    if (at % BYTES == 0) return get_by<BYTES, BYTES>(from);
     if (BYTES > 4 && at % 4 == 0) return get_by<BYTES, BYTES < 4 ? BYTES : 4>(from);
     if (BYTES > 2 && at % 2 == 0) return get_by<BYTES, BYTES < 2 ? BYTES : 2>(from);
     return get_by<BYTES, 1>(from);
 }
 
-template <int BYTES> CINCH_DEVICE void put(void *to, const bytes<BYTES> &v) {
+template <int BYTES> CINCH_DEVICE_CALL void put_misaligned(void *to, bytes<BYTES> v) {
     uintptr_t at = (uintptr_t)to;
-    if (at % BYTES == 0)
-        put_by<BYTES, BYTES>(to, v);
-    else if (BYTES > 4 && at % 4 == 0)
+    if (BYTES > 4 && at % 4 == 0)
         put_by<BYTES, BYTES < 4 ? BYTES : 4>(to, v);
     else if (BYTES > 2 && at % 2 == 0)
         put_by<BYTES, BYTES < 2 ? BYTES : 2>(to, v);
     else
         put_by<BYTES, 1>(to, v);
+}
+
+template <int BYTES> CINCH_DEVICE bytes<BYTES> get(const void *from) {
+    if ((uintptr_t)from % BYTES == 0) return get_by<BYTES, BYTES>(from);
+    return get_misaligned<BYTES>(from);
+}
+
+template <int BYTES> CINCH_DEVICE void put(void *to, const bytes<BYTES> &v) {
+    if ((uintptr_t)to % BYTES == 0)
+        put_by<BYTES, BYTES>(to, v);
+    else
+        put_misaligned<BYTES>(to, v);
 }
 
 /* One element of any alignment. */

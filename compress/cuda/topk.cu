@@ -112,10 +112,9 @@ CINCH_DEVICE void clear(uint32_t *at, unsigned n) {
 }
 
 /* In t.digit the bin, from the top, in which the want-th value lies, in t.want how many of that bin
- * are wanted. `bins` is one or two for each thread. */
-template <int EACH> CINCH_DEVICE void find_digit(topk_shared &t, uint32_t want) {
-    uint32_t total, own = 0, top = EACH * (TOPK_THREADS - 1 - thread()) + EACH - 1;
-    for (int i = 0; i < EACH; i++) own += t.bins[top - i];
+ * are wanted. Each thread looks at two bins. */
+CINCH_DEVICE void find_digit(topk_shared &t, uint32_t want) {
+    uint32_t total, top = BINS - 1 - 2 * thread(), own = t.bins[top] + t.bins[top - 1];
     uint32_t before = scan_block(t, own, &total);
     if (before < want && want <= before + own) {
         uint32_t digit = top;
@@ -162,37 +161,42 @@ template <class F> CINCH_DEVICE void each_candidate(topk_shared &t, const segmen
     });
 }
 
-/* The next ten bits of the k-th largest magnitude, which has `found` above bit `above`. */
-CINCH_DEVICE uint32_t refine(topk_shared &t, const segment &s, bool list, uint32_t found, int above,
-                             uint32_t want) {
-    clear(t.bins, 1024);
-    sync();
-    each_candidate(t, s, list, [&](uint32_t, uint32_t m) {
-        if (m >> above == found >> above) atomic_add(&t.bins[m >> (above - 10) & 1023], 1);
-    });
-    sync();
-    find_digit<1>(t, want);
-    return found | t.digit << (above - 10);
+/* The k-th largest magnitude, digit by digit from the top: 11 bits by all elements, then twice ten by
+ * the candidates. In t.want how many of just that magnitude are wanted, in *list whether what is at
+ * least as large, up to there, is in the list. */
+CINCH_DEVICE uint32_t find_least(topk_shared &t, const segment &s, uint32_t k, bool *list) {
+    uint32_t found = 0, want = k;
+    int above = 31;
+    *list = false;
+#pragma unroll 1
+    for (int round = 0; round < 3; round++) {
+        int bits = round ? 10 : 11, shift = above - bits;
+        clear(t.bins, BINS);
+        sync();
+        each_candidate(t, s, *list, [&](uint32_t, uint32_t m) {
+            if (m >> above == found >> above)
+                atomic_add(&t.bins[m >> shift & ((1u << bits) - 1)], 1);
+        });
+        sync();
+        find_digit(t, want);
+        found |= t.digit << shift;
+        want = t.want;
+        above = shift;
+        bool fits = k - want + t.bins[t.digit] <= CANDIDATES;
+        sync();
+        if (round || !fits) continue;
+        collect(t, s, found);
+        *list = true;
+    }
+    return found;
 }
 
 /* Marks the k largest in t.chosen. */
 CINCH_DEVICE void choose(topk_shared &t, const segment &s, uint32_t k) {
-    clear(t.bins, BINS);
+    bool list;
     clear(t.chosen, WORDS);
     clear(t.equal, WORDS);
-    sync();
-    each_row(s, [&](uint32_t, const float *v, int n) {
-        for (int i = 0; i < 4; i++)
-            if (i < n) atomic_add(&t.bins[magnitude(v[i]) >> 20], 1);
-    });
-    sync();
-    find_digit<2>(t, k);
-    uint32_t least = t.digit << 20;
-    bool list = k - t.want + t.bins[t.digit] <= CANDIDATES;
-    sync();
-    if (list) collect(t, s, least);
-    least = refine(t, s, list, least, 20, t.want);
-    least = refine(t, s, list, least, 10, t.want);
+    uint32_t least = find_least(t, s, k, &list);
     each_candidate(t, s, list, [&](uint32_t at, uint32_t m) {
         if (m > least) atomic_or(&t.chosen[at / 32], 1u << at % 32);
         if (m == least) atomic_or(&t.equal[at / 32], 1u << at % 32);

@@ -11,6 +11,7 @@
 #include "tests/cuda/emulate.h"
 
 #define CINCH_DEVICE inline
+#define CINCH_DEVICE_CALL inline
 #define CINCH_KERNEL(threads) static void
 #define CINCH_SHARED static /* one block runs at a time */
 #define CINCH_PARAMETER const
