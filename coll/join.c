@@ -98,7 +98,7 @@ static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
     const cinch_algo *algo;
     cinch_cut cut;
     cinch_call call = cinch_op_call(comm, CINCH_ALLREDUCE, bytes);
-    call.mapped = comm->heaps;
+    call.mapped = comm->heaps && !cinch_choice_knows(comm->choice, CINCH_ALLREDUCE, false);
     return cinch_op_choose(comm, &call, cinchFloat32, &algo, &cut) == cinchSuccess &&
            algo == &cinch_algo_oneshot && cut.rounds == 1;
 }

@@ -78,11 +78,11 @@ size_t cinch_algo_round_bytes(const cinch_algo *algo, const cinch_call *call, si
     return smaller(part * parts, algo->round_most / (size_t)blocks / 64 * 64);
 }
 
-/* By name, by what was measured, else by guesses. */
+/* By name, by what was measured, else by guesses; buffers that peers reach are not measured. */
 static const cinch_algo *pick(const struct cinchComm *comm, const cinch_call *call) {
     const char *name = comm->policy.algo[call->collective];
     if (name[0]) return cinch_algo_find(call->collective, name);
-    const cinch_algo *measured = cinch_choice_find(comm->choice, call);
+    const cinch_algo *measured = call->mapped ? NULL : cinch_choice_find(comm->choice, call);
     return measured ? measured : cinch_algo_choose(call);
 }
 

@@ -148,7 +148,7 @@ int main(int argc, char **argv) {
     cudaDeviceProp gpu;
     GPU_MUST(cudaGetDeviceProperties(&gpu, 0));
     printf("%s, capability %d.%d\n\n", gpu.name, gpu.major, gpu.minor);
-    o.nbits = gpu_check_bits(opt.small ? (size_t)1 << 20 : (size_t)64 << 20, o.bits, LINES);
+    o.nbits = gpu_check_bits(opt.small ? (size_t)1 << 19 : (size_t)64 << 20, o.bits, LINES);
     if (!opt.small) o.nspeed = gpu_check_speed((size_t)256 << 20, &o.copy, o.speed, LINES);
     o.pass = !tool_failed(opt.memcheck) && !tool_failed(opt.racecheck);
     for (int i = 0; i < o.nbits; i++) o.pass = passes(o.bits[i]) && o.pass;

@@ -14,6 +14,10 @@
 
 #define TILE 4096
 
+/* Random elements are drawn one by one up to here, and repeat from here on, out of step with blocks
+ * and segments: drawing all would take most of the check's time. */
+#define PERIOD ((size_t)4194319)
+
 static uint32_t random32(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(*state >> 32) ^ (uint32_t)(*state >> 45);
@@ -35,23 +39,24 @@ static float draw(int kind, uint64_t *s) {
 void gpu_host_fill(void *out, cinchDataType_t dtype, size_t count, int kind, uint64_t seed) {
     uint64_t s = seed * 977 + (uint64_t)kind;
     size_t size = cinch_dtype_size(dtype);
+    size_t drawn = count < PERIOD ? count : PERIOD;
     float tile[TILE];
-    if (!cinch_dtype_is_float(dtype)) {
-        uint32_t bits;
-        for (size_t at = 0; at < count * size; at += 4) {
-            size_t left = count * size - at;
-            bits = random32(&s);
-            memcpy((char *)out + at, &bits, left < 4 ? left : 4);
+    for (size_t at = 0; at < drawn; at += TILE) {
+        size_t n = drawn - at < TILE ? drawn - at : TILE;
+        if (!cinch_dtype_is_float(dtype)) {
+            for (size_t i = 0; i < n * size; i++)
+                ((unsigned char *)out)[at * size + i] = (unsigned char)random32(&s);
+            continue;
         }
-        return;
-    }
-    for (size_t at = 0; at < count; at += TILE) {
-        size_t n = count - at < TILE ? count - at : TILE;
         for (size_t i = 0; i < n; i++) tile[i] = draw(kind, &s);
         if (dtype == cinchFloat64)
             for (size_t i = 0; i < n; i++) ((double *)out)[at + i] = (double)tile[i] * 1.1;
         else
             cinch_narrow((char *)out + at * size, dtype, tile, n);
+    }
+    for (size_t at = drawn; at < count; at += PERIOD) {
+        size_t n = count - at < PERIOD ? count - at : PERIOD;
+        memcpy((char *)out + at * size, out, n * size);
     }
 }
 
