@@ -6,6 +6,9 @@ option(CINCH_CUDA "Compile the CUDA kernels where nvcc is found" ON)
 set(CINCH_CUDA_ARCHITECTURES "" CACHE STRING
   "What the CUDA kernels are compiled for, as CMAKE_CUDA_ARCHITECTURES; empty: all")
 
+# Results are the host's bits only without contraction; denormals are kept unless asked otherwise.
+set(CINCH_CUDA_ROUNDING --fmad=false)
+
 # cinch_find_cuda(): in CINCH_CUDA_FOUND what the summary says. Sanitizers are for the host's code.
 macro(cinch_find_cuda)
   set(CINCH_CUDA_FOUND "not asked for: CINCH_CUDA is off")
@@ -41,8 +44,7 @@ macro(cinch_cuda_architectures)
   endif()
 endmacro()
 
-# cinch_cuda_targets(): the kernels as a static library, and perf/gpu_check. Results are the host's
-# bits only without contraction and with denormals.
+# cinch_cuda_targets(): the kernels as a static library, and perf/gpu_check.
 function(cinch_cuda_targets)
   if(NOT CMAKE_CUDA_COMPILER_LOADED)
     return()
@@ -61,7 +63,7 @@ function(cinch_cuda_targets)
       CUDA_RUNTIME_LIBRARY Static RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/perf)
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
     target_compile_options(${target} PRIVATE 
-      $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xcompiler=-ffp-contract=off,-Wall>)
+      $<$<COMPILE_LANGUAGE:CUDA>:${CINCH_CUDA_ROUNDING} -Xcompiler=-ffp-contract=off,-Wall>)
     if(CINCH_WERROR)
       target_compile_options(${target} PRIVATE
         $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings -Xcompiler=-Werror>)

@@ -72,6 +72,7 @@ template <class F> CINCH_DEVICE void each_row(const segment &s, F f) {
             if (n[r] == 4)
                 read_row<4>(s, at, v[r]);
             else
+#pragma unroll
                 for (int i = 0; i < 3; i++)
                     if (i < n[r]) read_row<1>(s, at + i, &v[r][i]);
         }
@@ -131,6 +132,7 @@ CINCH_DEVICE void collect(topk_shared &t, const segment &s, uint32_t least) {
     if (thread() == 0) t.candidates = 0;
     sync();
     each_row(s, [&](uint32_t at, const float *v, int n) {
+#pragma unroll
         for (int i = 0; i < 4; i++) {
             bool take = i < n && magnitude(v[i]) >= least;
             uint32_t takers = vote(take), base = 0;
@@ -156,6 +158,7 @@ template <class F> CINCH_DEVICE void each_candidate(topk_shared &t, const segmen
         return;
     }
     each_row(s, [&](uint32_t at, const float *v, int n) {
+#pragma unroll
         for (int i = 0; i < 4; i++)
             if (i < n) f(at + i, magnitude(v[i]));
     });
@@ -239,6 +242,7 @@ CINCH_DEVICE void keep_rest(topk_shared &t, const segment &s) {
         uint32_t bits = n ? t.chosen[at / 32] >> at % 32 : 0;
         float left[4];
         bool finite = n == 4;
+#pragma unroll
         for (int i = 0; i < 4; i++) {
             left[i] = bits >> i & 1 ? 0 : v[i];
             finite = finite && magnitude(v[i]) < CINCH_INF_BITS;
@@ -246,8 +250,9 @@ CINCH_DEVICE void keep_rest(topk_shared &t, const segment &s) {
         if (finite)
             put_row<float, 4>(residual + at, left);
         else
-            for (int i = 0; i < n; i++)
-                if (magnitude(v[i]) < CINCH_INF_BITS) put_one(residual + at + i, left[i]);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (i < n && magnitude(v[i]) < CINCH_INF_BITS) put_one(residual + at + i, left[i]);
     });
 }
 
@@ -255,7 +260,9 @@ CINCH_DEVICE void send_all(const segment &s, unsigned char *out) {
     uint32_t nonfinite = 0;
     float *residual = s.a->residual ? s.a->residual + s.start : NULL;
     each_row(s, [&](uint32_t at, const float *v, int n) {
-        for (int i = 0; i < n; i++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i >= n) continue;
             bool finite = magnitude(v[i]) < CINCH_INF_BITS;
             nonfinite += !finite;
             put_one(out + 4 * (at + i), finite ? v[i] : cinch_bits_float(CINCH_NAN_BITS));
