@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "coll/comm.h"
 #include "topo/detect.h"
@@ -28,12 +29,6 @@ typedef struct look {
     char *text;
     char **texts; /* [nranks] of each rank that is the first with that text, else NULL */
 } look;
-
-static uint64_t hash_of(const char *text, size_t length) { /* FNV-1a */
-    uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
-    return hash;
-}
 
 static bool same_text(const card *a, const card *b) {
     return a->hash == b->hash && a->length == b->length;
@@ -91,7 +86,7 @@ static cinchResult_t look_here(look *l) {
     if (result == cinchSuccess) result = cinch_job_text(&t.graph, &l->text, &length);
     cinch_topology_free(&t);
     l->mine.length = length;
-    l->mine.hash = hash_of(l->text ? l->text : "", length);
+    l->mine.hash = cinch_hash(l->text ? l->text : "", length);
     return result;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "coll/planfile.h"
 
 /* What a rank says first. */
@@ -18,14 +19,6 @@ typedef struct word {
     char cpu[96], inside[8], between[8];
     char why[224];
 } word;
-
-/* FNV-1a, 64 bits. */
-static uint64_t hash_of(const void *data, size_t bytes) {
-    const unsigned char *at = data;
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < bytes; i++) hash = (hash ^ at[i]) * 0x100000001b3u;
-    return hash;
-}
 
 /* ---- machines ---- */
 
@@ -110,7 +103,7 @@ static cinchResult_t name_machine(struct cinchComm *comm, const word *all) {
         memcpy(comm->machine, text, length + 1);
     else
         snprintf(comm->machine, room, "%.*s... %016llx", (int)(room - 1 - tail), text,
-                 (unsigned long long)hash_of(text, length));
+                 (unsigned long long)cinch_hash(text, length));
     free(text);
     return cinchSuccess;
 }
@@ -126,7 +119,7 @@ static char *read_own(const struct cinchComm *comm, word *w) {
     if (text) {
         w->file = HAS_FILE;
         w->length = length;
-        w->hash = hash_of(text, length);
+        w->hash = cinch_hash(text, length);
     } else if (comm->rank == 0 || access(path, F_OK) == 0 || errno != ENOENT) {
         w->file = BAD_FILE; /* one that is not there is rank 0's alone */
         snprintf(w->why, sizeof w->why, "%.140s: %.70s", path, why);
@@ -183,7 +176,7 @@ static cinchResult_t hand_out(struct cinchComm *comm, const word *all, char *tex
     }
     free(item);
     free(items);
-    if (result == cinchSuccess && hash_of(text, length) != all[0].hash)
+    if (result == cinchSuccess && cinch_hash(text, length) != all[0].hash)
         result = cinch_fail(cinchRemoteError, "rank 0's plan file arrived as something else");
     return result;
 }
