@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "coll/algo.h"
+#include "coll/atlas.h"
 #include "coll/forest.h"
 #include "coll/verify.h"
 #include "tests/harness.h"
@@ -138,6 +139,7 @@ typedef struct job {
     int hosts; /* rank r is on host r % hosts */
     char file[64];
     const char *say; /* what every rank hears; NULL: it works */
+    int trees;
 } job;
 
 static void host_of(seat *me) {
@@ -272,9 +274,35 @@ START_TEST(the_machine_is_written) {
 }
 END_TEST
 
+/* Four GPUs joined pair by pair: the best plan has a tree for each. */
+static const char mesh[] = "gpu a\ngpu b\ngpu c\ngpu d\nlink a b 9\nlink a c 9\nlink a d 9\n"
+                           "link b c 9\nlink b d 9\nlink c d 9\n";
+
+static void has_trees(seat *me) {
+    const job *j = me->shared;
+    const cinch_forest *f = cinch_atlas_forest(me->comm, CINCH_ALLREDUCE, 0);
+    CHECK(me, f && f->trees == j->trees, "%d", f ? f->trees : -1);
+    CHECK(me, cinch_atlas_forest(me->comm, CINCH_ALLTOALL, 0) == NULL);
+    double bound = cinch_atlas_bound(me->comm, CINCH_ALLREDUCE, 0);
+    CHECK(me, (bound > 0) == (j->file[0] != 0), "%g", bound); /* what is detected is assumed */
+}
+
+START_TEST(no_more_trees_than_asked_for) {
+    job *j = board((job){.hosts = 1, .trees = 4});
+    write_file(j, mesh);
+    run(j, 4, "CINCH_ALGO=forest", has_trees);
+    j->trees = 1;
+    run(j, 4, "CINCH_ALGO=forest CINCH_TREES=1", has_trees);
+    unlink(j->file);
+    j->file[0] = '\0';
+    run(j, 4, "CINCH_ALGO=forest CINCH_TREES=1", has_trees);
+}
+END_TEST
+
 int main(void) {
-    const TTest *const tests[] = {every_plan_is_right,      rings_are_refused,
-                                  runs_on_what_is_detected, runs_on_a_file,
-                                  other_files_are_refused,  the_machine_is_written};
+    const TTest *const tests[] = {
+        no_more_trees_than_asked_for, every_plan_is_right, rings_are_refused,
+        runs_on_what_is_detected,     runs_on_a_file,      other_files_are_refused,
+        the_machine_is_written};
     return run_tests("forest", tests, sizeof tests / sizeof *tests, 120);
 }

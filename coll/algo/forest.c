@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The trees of a plan: for all-reduce each up to its root and down again, with its parts of the
  * message; for the others one direction of them. Which trees, and who carries how much, is topo/'s
- * to say (packing after Edmonds 1973 and Barahona 1995); here is when each rank does what. */
+ * to say (topo/plan.h); here is when each rank does what. */
 #include <stdlib.h>
 
 #include "coll/algo.h"
@@ -202,8 +202,6 @@ static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const ci
         .build = build,                                                                            \
         .parts = parts,                                                                            \
         .round_bytes = round_bytes,                                                                \
-        .part_bytes = (size_t)8 << 10,                                                             \
-        .least_bytes = (size_t)1 << 10,                                                            \
     }
 ROW(forest, CINCH_ALLREDUCE);
 ROW(reducescatter_forest, CINCH_REDUCESCATTER);
