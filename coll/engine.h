@@ -99,7 +99,8 @@ cinchResult_t cinch_op_plan(cinch_op *op);
 cinchResult_t cinch_op_enter(cinch_op *op, bool *moved);
 
 /* A call of the communicator as the algorithms see it. block: bytes of one. */
-cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, size_t block);
+cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, int root,
+                         size_t block);
 
 /* What cinch_op_plan would choose; nothing is reserved. */
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,

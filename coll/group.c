@@ -358,7 +358,8 @@ cinchResult_t cinchGroupEnd(void) {
 static double cost_of(const cinch_op *op) {
     const struct cinchComm *comm = op->call.comm;
     size_t size = cinch_dtype_size(op->call.dtype);
-    cinch_call call = cinch_op_call(comm, op->call.collective, op->call.count * size);
+    cinch_call call =
+        cinch_op_call(comm, op->call.collective, op->call.root, op->call.count * size);
     const cinch_algo *algo;
     cinch_cut cut;
     double us = 0;
@@ -366,7 +367,6 @@ static double cost_of(const cinch_op *op) {
     for (const cinch_p2p *p = op->p2p; p; p = p->next)
         us += cinch_cost_step(&call) + (double)p->bytes * cinch_cost_byte(&call);
     if (op->call.collective == CINCH_SENDRECV) return us;
-    call.root = op->call.root;
     if (cinch_op_choose(comm, &call, op->call.dtype, &algo, &cut) != cinchSuccess) return 0;
     return algo->cost(&call);
 }

@@ -64,7 +64,7 @@ static cinchResult_t choose(const struct cinchComm *comm, cinch_collective colle
                             cinch_cut *cut) {
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
     cinch_candidate candidate = {collective, bytes, dtype, cinchSum, false};
-    cinch_call call = cinch_op_call(comm, collective, bytes / blocks);
+    cinch_call call = cinch_op_call(comm, collective, 0, bytes / blocks);
     *encoded = call.encoded = cinch_op_compresses(comm, &candidate);
     return cinch_op_choose(comm, &call, dtype, algo, cut);
 }

@@ -97,7 +97,7 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
 static bool chooses_oneshot(const struct cinchComm *comm, size_t bytes) {
     const cinch_algo *algo;
     cinch_cut cut;
-    cinch_call call = cinch_op_call(comm, CINCH_ALLREDUCE, bytes);
+    cinch_call call = cinch_op_call(comm, CINCH_ALLREDUCE, 0, bytes);
     call.mapped = comm->heaps && !cinch_choice_knows(comm->choice, CINCH_ALLREDUCE, false);
     return cinch_op_choose(comm, &call, cinchFloat32, &algo, &cut) == cinchSuccess &&
            algo == &cinch_algo_oneshot && cut.rounds == 1;

@@ -19,8 +19,10 @@ typedef struct cinch_kept {
     cinch_schedule schedule;
 } cinch_kept;
 
-cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, size_t block) {
+cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collective, int root,
+                         size_t block) {
     return (cinch_call){.collective = collective,
+                        .root = root,
                         .nranks = comm->nranks,
                         .bytes = block,
                         .windows = comm->all_local,
@@ -30,13 +32,12 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
                         .hosts = comm->hosts,
                         .per_host = comm->per_host,
                         .small_bytes = CINCH_SMALL_SLOT,
-                        .forest = cinch_atlas_forest(comm, collective, 0)};
+                        .forest = cinch_atlas_forest(comm, collective, root)};
 }
 
 static cinch_call call_of(const cinch_op *op, bool mapped) {
-    cinch_call call = cinch_op_call(op->call.comm, op->call.collective, op->call.count * op->esize);
-    call.root = op->call.root;
-    if (call.root) call.forest = cinch_atlas_forest(op->call.comm, call.collective, call.root);
+    cinch_call call = cinch_op_call(op->call.comm, op->call.collective, op->call.root,
+                                    op->call.count * op->esize);
     call.encoded = op->encoded;
     call.mapped = mapped;
     return call;
@@ -381,7 +382,7 @@ static bool pays(const struct cinchComm *comm, const cinch_candidate *candidate)
     const char *name = comm->policy.algo[collective];
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
     if (!cinch_choice_pays(comm->choice, collective, candidate->bytes)) return false;
-    cinch_call call = cinch_op_call(comm, collective, candidate->bytes / blocks);
+    cinch_call call = cinch_op_call(comm, collective, 0, candidate->bytes / blocks);
     call.encoded = true;
     const cinch_algo *algo = name[0] ? cinch_algo_find(collective, name) : NULL;
     return !name[0] || (algo && !algo->supports(&call));
@@ -396,7 +397,7 @@ double cinch_op_predict(const struct cinchComm *comm, cinch_collective collectiv
                         bool encoded) {
     if (comm->nranks < 2 || collective == CINCH_SENDRECV) return NAN;
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
-    cinch_call call = cinch_op_call(comm, collective, bytes / blocks);
+    cinch_call call = cinch_op_call(comm, collective, 0, bytes / blocks);
     call.encoded = encoded;
     const cinch_algo *algo = pick(comm, &call);
     if (!algo || algo->supports(&call)) return NAN;

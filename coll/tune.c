@@ -225,7 +225,7 @@ static cinchResult_t quick_size(cinch_timing *t, uint64_t *bytes, cinch_tuned *t
     for (int i = 0; i < 2; i++) {
         const cinch_algo *algo;
         cinch_cut cut;
-        cinch_call call = cinch_op_call(t->comm, t->collective, t->count * sizeof(float));
+        cinch_call call = cinch_op_call(t->comm, t->collective, 0, t->count * sizeof(float));
         call.encoded = t->trial[i].codec.vt != NULL;
         CINCH_TRY(cinch_op_choose(t->comm, &call, cinchFloat32, &algo, &cut));
         us[i] = samples[i].best;

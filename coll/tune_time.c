@@ -205,7 +205,7 @@ static cinchResult_t take_all(cinch_timing *t) {
 static bool serves(const cinch_timing *t, const cinch_trial *trial, size_t block) {
     if (!trial->algo) return true;
     put_in_force(t->comm, t->collective, trial);
-    cinch_call there = cinch_op_call(t->comm, t->collective, block);
+    cinch_call there = cinch_op_call(t->comm, t->collective, 0, block);
     put_in_force(t->comm, t->collective, &t->rest);
     there.encoded = trial->codec.vt != NULL;
     return !trial->algo->supports(&there);

@@ -451,7 +451,7 @@ static void starts_at_zero(seat *me) {
     snprintf(shared->plan[me->rank], sizeof shared->plan[0], "%s",
              describe(me, me->comm, "allreduce", 4 << 20, cinchFloat));
     /* long messages were measured, so short ones are chosen as ever, and are exact */
-    cinch_call call = cinch_op_call(me->comm, CINCH_ALLREDUCE, 4);
+    cinch_call call = cinch_op_call(me->comm, CINCH_ALLREDUCE, 0, 4);
     if (!me->comm->settings.plan_file[0])
         CHECK_PLAN(me, "allreduce", 4, "algo", cinch_algo_choose(&call)->name);
     CHECK_PLAN(me, "allreduce", 64, "codec", "none");

@@ -356,7 +356,7 @@ static void curves(seat *me) {
     for (int i = 0; cinch_algo_at(i); i++) { /* all that can serve, and no other */
         const cinch_algo *algo = cinch_algo_at(i);
         if (!(o.ops >> algo->collective & 1)) continue;
-        cinch_call call = cinch_op_call(me->comm, algo->collective, 1 << 14);
+        cinch_call call = cinch_op_call(me->comm, algo->collective, 0, 1 << 14);
         if (strcmp(algo->name, "forest") == 0) continue;
         bool able = !algo->supports(&call);
         const cinch_curve *c = find(&tuned, algo->collective, algo->name, "none");
