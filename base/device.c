@@ -4,11 +4,11 @@
 
 #include <stddef.h>
 
-static const cinch_device_ops *const devices[] = {&cinch_device_host};
+static const cinch_device_ops *const devices[] = {&cinch_device_cuda, &cinch_device_host};
 
-const cinch_device_ops *cinch_device_of_pointer(const void *pointer) {
+const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memory *memory) {
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
-        if (devices[i]->owns_pointer(pointer)) return devices[i];
+        if (devices[i]->knows(pointer, memory)) return devices[i];
     return &cinch_device_host;
 }
 

@@ -5,6 +5,7 @@
 #define CINCH_BASE_DEVICE_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/status.h"
 
@@ -14,9 +15,53 @@ typedef struct cinch_job {
     cinchResult_t (*run)(struct cinch_job *job); /* frees it */
 } cinch_job;
 
+/* Whose memory a buffer is. */
+typedef enum {
+    CINCH_MEMORY_HOST,   /* pageable, or unknown to every other device */
+    CINCH_MEMORY_PINNED, /* the host's, which the device's copies and kernels reach too */
+    CINCH_MEMORY_DEVICE  /* managed memory included: only copies and kernels touch it */
+} cinch_memory_kind;
+
+typedef struct cinch_memory {
+    cinch_memory_kind kind;
+    int device; /* which of that table's; -1: none in particular */
+} cinch_memory;
+
+typedef struct cinch_event cinch_event; /* a place in a stream, to be recorded again and again */
+
+/* How the engine works on memory that it cannot touch. Every function may be called from any
+ * thread, selects the device that it needs and leaves the thread's selection as it was; those that
+ * take a stream queue there and return. Failures have a sentence. */
+typedef struct cinch_device_work {
+    /* Device memory, and host memory that kernels reach at the same address. Slow: kept, never
+     * taken on a call's way twice. */
+    cinchResult_t (*alloc)(int device, size_t bytes, void **memory);
+    cinchResult_t (*alloc_pinned)(int device, size_t bytes, void **memory);
+    void (*release)(int device, void *memory);
+    void (*release_pinned)(int device, void *memory);
+
+    /* An internal stream, which waits for no other by itself. */
+    cinchResult_t (*stream_open)(int device, cinchStream_t *stream);
+    void (*stream_close)(int device, cinchStream_t stream);
+
+    cinchResult_t (*event_open)(int device, cinch_event **event);
+    void (*event_close)(cinch_event *event);
+    cinchResult_t (*record)(cinch_event *event, cinchStream_t stream);
+    cinchResult_t (*wait)(cinchStream_t stream, cinch_event *event); /* the stream, not the host */
+    /* Success: the stream has passed it; InProgress: not yet. What failed on the device fails. */
+    cinchResult_t (*passed)(cinch_event *event);
+
+    /* Between memory of any kind. */
+    cinchResult_t (*copy)(int device, cinchStream_t stream, void *to, const void *from,
+                          size_t bytes);
+    cinchResult_t (*fill)(int device, cinchStream_t stream, void *to, int byte, size_t bytes);
+} cinch_device_work;
+
 typedef struct cinch_device_ops {
     const char *name;
-    bool (*owns_pointer)(const void *pointer);
+    const cinch_device_work *work; /* NULL: the engine touches the memory itself */
+    /* Whether the device knows the memory; *memory then says of what kind it is. */
+    bool (*knows)(const void *pointer, cinch_memory *memory);
     bool (*owns_stream)(cinchStream_t stream);
     cinchResult_t (*stream_create)(cinchStream_t *stream);
     cinchResult_t (*stream_destroy)(cinchStream_t stream);
@@ -29,7 +74,14 @@ typedef struct cinch_device_ops {
 /* The host: every pointer that no other device knows. */
 extern const cinch_device_ops cinch_device_host;
 
-const cinch_device_ops *cinch_device_of_pointer(const void *pointer);
+/* CUDA: streams and memory of its runtime. In a build without it, or where no driver is loaded in
+ * this process, it knows nothing, at the cost of a look at a flag. */
+extern const cinch_device_ops cinch_device_cuda;
+
+/* Whether any device but the host can be met in this process. Cheap; true stays true. */
+bool cinch_device_any(void);
+
+const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memory *memory);
 
 /* NULL, with a sentence for cinchGetLastError, where no device knows the stream. */
 const cinch_device_ops *cinch_device_of_stream(cinchStream_t stream);

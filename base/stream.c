@@ -126,14 +126,15 @@ static cinchResult_t enqueue(cinchStream_t stream, cinch_job *job) {
     return cinchSuccess;
 }
 
-static bool any_pointer(const void *pointer) {
+static bool any_memory(const void *pointer, cinch_memory *memory) {
     (void)pointer;
+    *memory = (cinch_memory){CINCH_MEMORY_HOST, -1};
     return true;
 }
 
 const cinch_device_ops cinch_device_host = {
     .name = "host",
-    .owns_pointer = any_pointer,
+    .knows = any_memory,
     .owns_stream = known,
     .stream_create = create,
     .stream_destroy = destroy,

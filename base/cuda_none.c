@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* CUDA in a build without it. */
+#include "base/device.h"
+
+static bool knows_no_memory(const void *pointer, cinch_memory *memory) {
+    (void)pointer, (void)memory;
+    return false;
+}
+static bool owns_no_stream(cinchStream_t stream) {
+    (void)stream;
+    return false;
+}
+
+const cinch_device_ops cinch_device_cuda = {
+    .name = "cuda", .knows = knows_no_memory, .owns_stream = owns_no_stream};
+
+bool cinch_device_any(void) {
+    return false;
+}
