@@ -285,17 +285,18 @@ static pid_t start_host(void) {
 }
 
 /* A sanitizer's own locks do not survive a fork beside a thread that is at work: those of the ranks
- * before have to be gone. (ThreadSanitizer's may stay.) */
-static void await_last_thread(void) {
+ * before have to be gone. */
+static void await_rest(int threads) {
 #ifdef SANITIZED
-    for (int i = 0; i < 100 && hold_now().threads > 1; i++) sleep_ms(5);
+    for (int i = 0; i < 100 && hold_now().threads > threads; i++) sleep_ms(5);
+#else
+    (void)threads;
 #endif
 }
 
 static void run_processes(const ranks_case *c) {
     pid_t pid[MOST_RANKS];
     fflush(NULL);
-    await_last_thread();
     pid_t host = c->host_apart ? start_host() : -1;
     for (int i = 0; i < c->nranks; i++) {
         pid[i] = fork();
@@ -320,8 +321,10 @@ static void run_processes(const ranks_case *c) {
 }
 
 void ranks_run(const ranks_case *c) {
+    static int threads_at_rest; /* a sanitizer may have one of its own */
     char why[200];
     ck_assert_int_le(c->nranks, MOST_RANKS);
+    if (!threads_at_rest) threads_at_rest = hold_now().threads;
     if (!the_stage) the_stage = shared_memory(sizeof *the_stage);
     memset(the_stage, 0, sizeof *the_stage);
     for (int i = 0; i < c->nranks; i++)
@@ -332,10 +335,12 @@ void ranks_run(const ranks_case *c) {
     empty_log();
     warm_up();
     holdings before = hold_now();
-    if (c->processes)
+    if (c->processes) {
+        await_rest(threads_at_rest);
         run_processes(c);
-    else
+    } else {
         run_threads(c);
+    }
     if (atomic_load(&the_stage->failures))
         ck_abort_msg("%s: %s", c->env ? c->env : "",
                      the_stage->rank[the_stage->first_failed].failure);
