@@ -27,6 +27,8 @@ enum {
     OPT_BYTES,
     OPT_OPTIMUM,
     OPT_SIMULATE,
+    OPT_CODEC,
+    OPT_CODEC_GBPS,
     OPT_JSON,
     OPT_SVG,
     OPT_DUMP
@@ -44,6 +46,9 @@ static const cinch_option table[] = {
     [OPT_OPTIMUM] = {0, "optimum", NULL, "how fast collectives can be at most"},
     [OPT_SIMULATE] = {0, "simulate", NULL,
                       "run the plan on a virtual clock, and a ring and a tree"},
+    [OPT_CODEC] = {0, "codec", "SPEC", "what the plan reaches with this codec between hosts"},
+    [OPT_CODEC_GBPS] = {0, "codec-gbps", "E,D",
+                        "how much a rank encodes and decodes (measured here)"},
     [OPT_JSON] = {0, "json", NULL, "one line of JSON"},
     [OPT_SVG] = {0, "svg", "F", "draw the machine, and the plan where there is one"},
     [OPT_DUMP] = {0, "dump", "F", "write the machine: F.xml as NCCL's topology, F.graph as graph"},
@@ -57,11 +62,12 @@ static const cinch_command command = {
 
 typedef struct options {
     cinch_topo_machine machine;
-    const char *svg, *dump;
+    const char *svg, *dump, *codec;
     cinch_plan_op op;
     cinch_plan_kind kind;
     uint64_t bytes;
     int64_t trees;
+    double encode_gbps, decode_gbps;
     bool formatted, plan, kinded, sized, optimum, simulate, json;
 } options;
 
@@ -81,6 +87,18 @@ static bool ends_with(const char *text, const char *end) {
     return n > m && !strcmp(text + n - m, end);
 }
 
+static bool parse_speeds(const char *text, options *o) {
+    char *end = NULL;
+    o->encode_gbps = strtod(text, &end);
+    if (*end == ',') o->decode_gbps = strtod(end + 1, &end);
+    bool good = !*end && o->encode_gbps > 0 && o->decode_gbps > 0 && o->encode_gbps < 1e6 &&
+                o->decode_gbps < 1e6;
+    if (!good)
+        cinch_usage(&command, "--codec-gbps \"%s\": two numbers above 0 and below 1e6 are accepted",
+                    text);
+    return good;
+}
+
 /* -1: go on; else the exit status. */
 static int parse(int argc, char **argv, options *o) {
     const char *value;
@@ -97,6 +115,8 @@ static int parse(int argc, char **argv, options *o) {
         if (option == OPT_OPTIMUM) o->optimum = true;
         if (option == OPT_SIMULATE) o->simulate = true;
         if (option == OPT_JSON) o->json = true;
+        if (option == OPT_CODEC) o->codec = value;
+        if (option == OPT_CODEC_GBPS) good = parse_speeds(value, o);
         if (option == OPT_FORMAT) {
             good = cinch_option_choice(&command, "--format", value, format_names, NULL, &index);
             if (good) good = cinch_topology_format_parse(value, &o->machine.format) == cinchSuccess;
@@ -128,12 +148,15 @@ static int parse(int argc, char **argv, options *o) {
         return cinch_usage(&command, "%s is for a machine without --file",
                            o->machine.root ? "--root" : "-n");
     if (o->formatted && !o->machine.file) return cinch_usage(&command, "--format is for --file F");
-    if ((o->sized || o->kinded || o->trees || o->simulate) && !o->plan)
+    if ((o->sized || o->kinded || o->trees || o->simulate || o->codec) && !o->plan)
         return cinch_usage(&command, "%s is for --plan OP",
-                           o->sized    ? "--bytes"
-                           : o->kinded ? "--kind"
-                           : o->trees  ? "--trees"
-                                       : "--simulate");
+                           o->sized      ? "--bytes"
+                           : o->kinded   ? "--kind"
+                           : o->trees    ? "--trees"
+                           : o->simulate ? "--simulate"
+                                         : "--codec");
+    if (o->encode_gbps > 0 && !o->codec)
+        return cinch_usage(&command, "--codec-gbps is for --codec SPEC");
     if (o->dump && !ends_with(o->dump, ".xml") && !ends_with(o->dump, ".graph"))
         return cinch_usage(
             &command, "--dump \"%s\": accepted is a name that ends in .xml or .graph", o->dump);
@@ -204,6 +227,11 @@ static int make_plan(const options *o, cinch_topo_report *report) {
     report->plan_ms = (double)(cinch_now_ns() - start) / 1e6;
     report->planned = true;
     report->bytes = o->bytes;
+    report->coded = o->codec != NULL;
+    if (o->codec &&
+        cinch_topo_code(&report->topology.graph, o->op, rooted ? 0 : -1, &how, o->codec,
+                        o->encode_gbps, o->decode_gbps, o->bytes, &report->codec) != cinchSuccess)
+        return failed(2);
     return 0;
 }
 

@@ -88,6 +88,7 @@ cinchResult_t cinch_topo_text(FILE *f, const cinch_topo_report *report) {
         if (report->simulated)
             cinch_topo_simulated_text(f, &report->topology.graph, &report->simulation,
                                       cinch_plan_us(&report->plan, (double)report->bytes, 0));
+        if (report->coded) cinch_topo_coded_text(f, &report->codec, report->plan.algbw);
     }
     return cinchSuccess;
 }
@@ -125,6 +126,16 @@ static void half_json(cinch_json *j, const cinch_topo_report *report, const char
     cinch_json_close(j, '}');
 }
 
+static void codec_json(cinch_json *j, const cinch_topo_coded *coded) {
+    cinch_json_open(j, "with_codec", '{');
+    cinch_json_text(j, "codec", coded->spec);
+    cinch_json_number(j, "ratio", coded->codec.ratio);
+    cinch_json_number(j, "encode_GBps", coded->codec.encode_gbps);
+    cinch_json_number(j, "decode_GBps", coded->codec.decode_gbps);
+    cinch_json_number(j, "algbw_GBps", coded->algbw);
+    cinch_json_close(j, '}');
+}
+
 static void plan_json(cinch_json *j, const cinch_topo_report *report) {
     const cinch_plan *plan = &report->plan;
     cinch_json_open(j, "plan", '{');
@@ -139,6 +150,7 @@ static void plan_json(cinch_json *j, const cinch_topo_report *report) {
     cinch_json_number(j, "plan_ms", report->plan_ms);
     cinch_json_count(j, "bytes", report->bytes);
     cinch_json_number(j, "bound_GBps", plan->bound > 0 ? plan->bound : NAN);
+    if (report->coded) codec_json(j, &report->codec);
     cinch_json_open(j, cinch_trees_is_ring(plan) ? "rings" : "trees", '[');
     for (int i = 0; i < plan->trees; i++) {
         const cinch_plan_tree *tree = &plan->tree[i];

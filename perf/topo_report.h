@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "perf/topo_codec.h"
 #include "perf/topo_simulate.h"
 #include "perf/topo_view.h"
 #include "topo/bounds.h"
@@ -17,12 +18,13 @@ typedef struct cinch_topo_report {
     const char *file;
     cinch_topology topology;
     cinch_view view;
-    bool optimum, planned, simulated;
+    bool optimum, planned, simulated, coded;
     cinch_bounds bounds; /* where optimum */
     cinch_plan plan;     /* where planned */
     uint64_t bytes;      /* that the plan is for */
     double plan_ms;
     cinch_topo_simulated simulation; /* where simulated */
+    cinch_topo_coded codec;          /* where coded */
 } cinch_topo_report;
 
 /* "8 GPUs, 1 NIC, 2 hosts". */
