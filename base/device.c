@@ -6,6 +6,15 @@
 
 static const cinch_device_ops *const devices[] = {&cinch_device_cuda, &cinch_device_host};
 
+atomic_bool cinch_device_found;
+_Thread_local uintptr_t cinch_device_host_pages[2];
+
+bool cinch_device_look_for(const void *a, const void *b) {
+    cinch_device_host_pages[0] = (uintptr_t)a >> 12;
+    cinch_device_host_pages[1] = (uintptr_t)b >> 12;
+    return cinch_device_look();
+}
+
 const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memory *memory) {
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         if (devices[i]->knows(pointer, memory)) return devices[i];
@@ -15,8 +24,10 @@ const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memor
 const cinch_device_ops *cinch_device_of_stream(cinchStream_t stream) {
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         if (devices[i]->owns_stream(stream)) return devices[i];
-    cinch_fail(cinchInvalidArgument,
-               "stream %p is not one: NULL and streams of cinchStreamCreate are accepted",
-               (void *)stream);
+    cinch_fail(
+        cinchInvalidArgument,
+        "stream %p is not one: NULL, streams of cinchStreamCreate and, where the application "
+        "has loaded its driver, CUDA's are accepted",
+        (void *)stream);
     return NULL;
 }

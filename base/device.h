@@ -4,12 +4,14 @@
 #ifndef CINCH_BASE_DEVICE_H_
 #define CINCH_BASE_DEVICE_H_
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
-/* Work for a stream. The runner owns it from cinch_device_ops.enqueue on. */
+/* Work for a stream. The runner owns it from cinch_device_ops.enqueue on, where that succeeds. */
 typedef struct cinch_job {
     struct cinch_job *next;                      /* the stream's */
     cinchResult_t (*run)(struct cinch_job *job); /* frees it */
@@ -55,6 +57,16 @@ typedef struct cinch_device_work {
     cinchResult_t (*copy)(int device, cinchStream_t stream, void *to, const void *from,
                           size_t bytes);
     cinchResult_t (*fill)(int device, cinchStream_t stream, void *to, int byte, size_t bytes);
+
+    /* How many devices there are. */
+    cinchResult_t (*count)(int *devices);
+
+    /* Whether the calling thread has a device selected. */
+    bool (*current)(void);
+    /* run(arg) with the device selected: for what launches kernels. */
+    cinchResult_t (*with)(int device, cinchResult_t (*run)(void *arg), void *arg);
+    /* Whether what is queued there now becomes part of a graph, or would end a capture. */
+    cinchResult_t (*capturing)(int device, cinchStream_t stream, bool *is);
 } cinch_device_work;
 
 typedef struct cinch_device_ops {
@@ -67,8 +79,8 @@ typedef struct cinch_device_ops {
     cinchResult_t (*stream_destroy)(cinchStream_t stream);
     cinchResult_t (*stream_synchronize)(cinchStream_t stream);
     cinchResult_t (*stream_query)(cinchStream_t stream);
-    cinchResult_t (*enqueue)(cinchStream_t stream,
-                             cinch_job *job); /* in order, after what is there */
+    /* In order, after what is there. A failure: it was not queued, and is the caller's still. */
+    cinchResult_t (*enqueue)(cinchStream_t stream, cinch_job *job);
 } cinch_device_ops;
 
 /* The host: every pointer that no other device knows. */
@@ -78,8 +90,31 @@ extern const cinch_device_ops cinch_device_host;
  * this process, it knows nothing, at the cost of a look at a flag. */
 extern const cinch_device_ops cinch_device_cuda;
 
-/* Whether any device but the host can be met in this process. Cheap; true stays true. */
-bool cinch_device_any(void);
+/* Whether any device but the host can be met in this process: one look at a flag, which
+ * cinch_device_look sets; true stays true. */
+extern atomic_bool cinch_device_found;
+static inline bool cinch_device_any(void) {
+    return atomic_load_explicit(&cinch_device_found, memory_order_relaxed);
+}
+
+/* Looks whether the application has loaded a device's driver by now: where it has loaded nothing
+ * since the last look, one question to the loader. of_pointer and of_stream do it by themselves. */
+bool cinch_device_look(void);
+
+/* Whether one of these may be a device's memory. Where no driver was loaded so far it looks for
+ * one, but not again for the pages that the thread asked about last: they were the host's. */
+extern _Thread_local uintptr_t cinch_device_host_pages[2];
+bool cinch_device_look_for(const void *a, const void *b);
+static inline bool cinch_device_may_hold(const void *a, const void *b) {
+    if (!cinch_device_any() && (uintptr_t)a >> 12 == cinch_device_host_pages[0] &&
+        (uintptr_t)b >> 12 == cinch_device_host_pages[1])
+        return false;
+    return cinch_device_look_for(a, b);
+}
+
+/* "built with 13.0, no driver here": what there is of CUDA. May start the driver: for tools. */
+#define CINCH_DEVICE_TEXT 160
+const char *cinch_device_cuda_text(char text[CINCH_DEVICE_TEXT]);
 
 const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memory *memory);
 

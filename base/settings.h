@@ -16,11 +16,13 @@
  * have the same value. A twin is read where the variable itself is not set. */
 #define CINCH_SETTINGS(X)                                                                          \
     X(TEXT, codec, "CODEC", "none", 1, NULL,                                                       \
-      "codec for both levels where CODEC_INTRA and CODEC_INTER do not say more: none, bf16, "      \
-      "int8, topk or a plug-in's name, then :key=value,...; or auto: a codec where measured "      \
-      "times say that it pays")                                                                    \
-    X(TEXT, codec_intra, "CODEC_INTRA", "none", 1, NULL, "codec between ranks of one host")        \
-    X(TEXT, codec_inter, "CODEC_INTER", "", 1, NULL, "codec between hosts; empty: as CINCH_CODEC") \
+      "codec between hosts where CODEC_INTER does not say more: none, bf16, int8, topk or a "      \
+      "plug-in's name, then :key=value,...; or auto: a codec where measured times say that it "    \
+      "pays")                                                                                      \
+    X(TEXT, codec_intra, "CODEC_INTRA", "none", 1, NULL,                                           \
+      "codec between ranks of one host; beside one between hosts, or alone")                       \
+    X(TEXT, codec_inter, "CODEC_INTER", "", 1, NULL,                                               \
+      "codec between hosts and between sites; empty: as CINCH_CODEC")                              \
     X(SIZE, codec_min_bytes, "CODEC_MIN_BYTES", "1M", 1, NULL,                                     \
       "smaller messages are never compressed")                                                     \
     X(TEXT, codec_ops, "CODEC_OPS", "allreduce,reducescatter", 1, NULL,                            \
@@ -65,6 +67,9 @@
     X(COUNT, size, "SIZE", "", 1, NULL, "how many ranks, for the cinch program")                   \
     X(TEXT, hostid, "HOSTID", "", 0, NULL,                                                         \
       "ranks with the same value share a host; empty: boot id, host name and network namespace")   \
+    X(TEXT, siteid, "SITEID", "", 0, NULL,                                                         \
+      "hosts with the same value are at one site: a level of its own for hierarchical "            \
+      "collectives, with slower links beyond; the ranks of a host name the same")                  \
     X(TEXT, socket_ifname, "SOCKET_IFNAME", "", 0, "NCCL_SOCKET_IFNAME",                           \
       "network interfaces to use, by prefix; = before: exact; ^ before: not these")                \
     X(CHOICE, socket_family, "SOCKET_FAMILY", "any", 0, "any|AF_INET|AF_INET6",                    \

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The CUDA kernels and their check, where nvcc is found: in the PATH, $CUDACXX, $CUDA_HOME or
-# /usr/local/cuda. Nothing else depends on them, and libcinch does not contain them.
+# /usr/local/cuda. libcinch then contains the kernels and CUDA's runtime, which loads the driver when it
+# is first called.
 
 option(CINCH_CUDA "Compile the CUDA kernels where nvcc is found" ON)
 set(CINCH_CUDA_ARCHITECTURES "" CACHE STRING
@@ -27,7 +28,9 @@ macro(cinch_find_cuda)
         cinch_cuda_architectures()
         set(CMAKE_CUDA_COMPILER ${CINCH_NVCC})
         enable_language(CUDA)
-        set(CINCH_CUDA_FOUND "yes (${CINCH_NVCC_VERSION}), compiled, part of no library")
+        find_library(CINCH_CUDART cudart_static REQUIRED
+          HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
+        set(CINCH_CUDA_FOUND "yes (${CINCH_NVCC_VERSION}), compiled into libcinch")
       endif()
     endif()
   endif()
@@ -44,26 +47,46 @@ macro(cinch_cuda_architectures)
   endif()
 endmacro()
 
-# cinch_cuda_targets(): the kernels as a static library, and perf/gpu_check.
+# cinch_cuda_targets(): the kernels, into both libraries, and perf/gpu_*. Kernels call no function of
+# another file, so there is nothing to link on the device's side, and the host's linker makes the library.
+# Of C++ it needs nothing at run time: no exceptions, and the guards of the launch stubs' variables, which
+# only <<<>>> would call, are left out.
 function(cinch_cuda_targets)
   if(NOT CMAKE_CUDA_COMPILER_LOADED)
     return()
   endif()
   file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/compress/cuda/*.cu)
-  add_library(cinch_cuda_kernels STATIC ${kernels})
+  add_library(cinch_cuda_kernels OBJECT ${kernels})
+  set(libs cinch cinch_static)
+  if(TARGET cinch_dropin)
+    list(APPEND libs cinch_dropin)
+  endif()
+  foreach(lib ${libs})
+    target_sources(${lib} PRIVATE $<TARGET_OBJECTS:cinch_cuda_kernels>)
+    set_target_properties(${lib} PROPERTIES LINKER_LANGUAGE C)
+    target_link_libraries(${lib} PRIVATE ${CINCH_CUDART} rt)
+  endforeach()
+  # Never unloaded: threads that serve streams may be in it, and CUDA's runtime.
+  list(REMOVE_ITEM libs cinch_static)
+  foreach(lib ${libs})
+    target_link_options(${lib} PRIVATE LINKER:--as-needed LINKER:-z,nodelete)
+  endforeach()
   file(GLOB check CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/perf/gpu_check*.cu)
   add_executable(gpu_check ${check} ${PROJECT_SOURCE_DIR}/perf/gpu_check_host.c
     ${PROJECT_SOURCE_DIR}/perf/json.c)
-  target_link_libraries(gpu_check PRIVATE cinch_cuda_kernels $<TARGET_FILE:cinch_static>
-    Threads::Threads ${CMAKE_DL_LIBS} m)
-  cinch_link_optional(gpu_check)
-  add_dependencies(gpu_check cinch_static)
-  foreach(target cinch_cuda_kernels gpu_check)
+  add_executable(gpu_overlap perf/gpu_overlap.cu ${PROJECT_SOURCE_DIR}/perf/json.c)
+  foreach(target gpu_check gpu_overlap)
+    target_link_libraries(${target} PRIVATE $<TARGET_FILE:cinch_static> Threads::Threads
+      ${CMAKE_DL_LIBS} m)
+    cinch_link_optional(${target})
+    add_dependencies(${target} cinch_static)
+  endforeach()
+  foreach(target cinch_cuda_kernels gpu_check gpu_overlap)
     set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
       CUDA_RUNTIME_LIBRARY Static RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/perf)
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
     target_compile_options(${target} PRIVATE 
-      $<$<COMPILE_LANGUAGE:CUDA>:${CINCH_CUDA_ROUNDING} -Xcompiler=-ffp-contract=off,-Wall>)
+      $<$<COMPILE_LANGUAGE:CUDA>:${CINCH_CUDA_ROUNDING} -Xcompiler=-ffp-contract=off,-fno-exceptions,-fno-threadsafe-statics,-Wall>)
     if(CINCH_WERROR)
       target_compile_options(${target} PRIVATE
         $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings -Xcompiler=-Werror>)

@@ -12,13 +12,18 @@ typedef struct cinch_call {
     size_t bytes;         /* of a block */
     bool windows;         /* all ranks share a host and see each other's windows */
     bool mapped;          /* and each other's buffers */
-    bool encoded;         /* with a codec */
-    bool both_levels;     /* and that inside hosts too */
+    bool encoded;         /* with a codec; where hosts are several, as these two say: */
+    bool inside;          /* one for the inside of hosts too */
+    bool exact_between;   /* none between hosts */
+    bool device;          /* the buffers are a device's memory */
     bool crowded;         /* more ranks than CPUs: who waits for all waits for the scheduler */
     size_t small_bytes;   /* room of a small stage slot */
     const uint16_t *host; /* [nranks] each rank's, from 0 on; NULL where they share one */
     int hosts, per_host;  /* ranks on each, 0 where hosts differ in that */
+    const uint16_t *site; /* [hosts] each host's, from 0 on; NULL where they share one */
+    int sites;            /* 0, 1: one */
     const struct cinch_forest *forest; /* the planned trees of the collective, or NULL */
+    const struct cinch_pace *pace;     /* of the machine's graph; NULL: none is known */
 } cinch_call;
 
 typedef struct cinch_algo {
@@ -85,7 +90,8 @@ cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_cal
 /* Bytes of a round of a block. chunk: of a part (CINCH_CHUNK), 0: as the algorithm likes. */
 size_t cinch_algo_round_bytes(const cinch_algo *algo, const cinch_call *call, size_t chunk);
 
-/* The constants of the cost guesses: microseconds per step and per byte of the slowest link. */
+/* What the cost guesses count with: microseconds per step and per byte of the slowest link that a
+ * call crosses, on the machine's graph where one is known. */
 double cinch_cost_step(const cinch_call *call);
 double cinch_cost_byte(const cinch_call *call);
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@ typedef struct planned {
 
 struct cinch_atlas {
     cinch_graph graph;
+    cinch_pace pace;
     bool certain; /* from a file or measured: detection assumes some of its numbers */
     planned *plans;
 };
@@ -62,11 +64,31 @@ void cinch_atlas_free(struct cinchComm *comm) {
     comm->atlas = NULL;
 }
 
+/* With sockets a message takes longer than its way: so much that the usual way, which is 5 us by
+ * CINCH_LINK_LATENCIES, makes the 10 us that cinch_cost_step has without a graph. */
+static const double SOCKETS_US = 5;
+
+/* What links tell nothing of: sockets take longer, and in shared memory each byte is copied twice,
+ * by two ranks that nobody else slows down. */
+static void add_transport(const struct cinchComm *comm, cinch_pace *pace) {
+    cinch_call plain = {.windows = comm->all_local};
+    double least_us = cinch_cost_byte(&plain);
+    if (pace->byte_us == 0) return;
+    if (!comm->all_local) {
+        pace->step_us += SOCKETS_US;
+    } else if (pace->byte_us < least_us) {
+        pace->crossing = fmax(pace->crossing * pace->byte_us / least_us, 1);
+        pace->byte_us = least_us;
+    }
+}
+
 /* Takes the graph over. */
 static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph, bool certain) {
     if (graph->gpus != comm->nranks)
         return cinch_fail(cinchInvalidArgument, "a graph of %d GPUs is not one of %d ranks",
                           graph->gpus, comm->nranks);
+    cinch_pace pace;
+    CINCH_TRY(cinch_pace_find(graph, &pace));
     cinch_atlas *atlas = calloc(1, sizeof *atlas);
     if (!atlas) return cinch_fail(cinchSystemError, "out of memory for a graph");
     cinch_atlas_free(comm);
@@ -74,6 +96,8 @@ static cinchResult_t put_in_force(struct cinchComm *comm, cinch_graph *graph, bo
     atlas->graph = *graph;
     atlas->certain = certain;
     *graph = (cinch_graph){0};
+    atlas->pace = pace;
+    add_transport(comm, &atlas->pace);
     comm->atlas = atlas;
     return cinchSuccess;
 }
@@ -90,6 +114,17 @@ cinchResult_t cinch_atlas_use_graph(struct cinchComm *comm, const cinch_graph *g
     return result;
 }
 
+cinchResult_t cinch_atlas_use_tuned(struct cinchComm *comm, const cinch_tuned *tuned) {
+    double alpha_us = tuned->hosts > 1 ? tuned->net_alpha_us : tuned->shm_alpha_us;
+    CINCH_TRY(cinch_atlas_use_graph(comm, &tuned->graph));
+    if (alpha_us > 0) comm->atlas->pace.step_us = alpha_us;
+    return cinchSuccess;
+}
+
+const cinch_pace *cinch_atlas_pace(const struct cinchComm *comm) {
+    return comm->atlas && comm->atlas->pace.byte_us > 0 ? &comm->atlas->pace : NULL;
+}
+
 const cinch_graph *cinch_atlas_graph(const struct cinchComm *comm) {
     return comm->atlas ? &comm->atlas->graph : NULL;
 }
@@ -101,12 +136,7 @@ static bool forced(const struct cinchComm *comm, cinch_collective collective) {
 }
 
 static bool wanted(const struct cinchComm *comm, cinch_collective collective) {
-    if (forced(comm, collective)) return true;
-    for (int i = 0; comm->tuned && i < comm->tuned->curves; i++)
-        if (comm->tuned->curve[i].collective == collective &&
-            strcmp(comm->tuned->curve[i].algo, "forest") == 0)
-            return true;
-    return false;
+    return forced(comm, collective) || cinch_choice_has_forest(comm->choice, collective);
 }
 
 static cinchResult_t make_plan(const struct cinchComm *comm, planned *p, int root) {

@@ -5,6 +5,8 @@
 #define CINCH_COLL_ATLAS_H_
 
 #include "coll/forest.h"
+#include "coll/tuned.h"
+#include "topo/pace.h"
 
 struct cinchComm;
 typedef struct cinch_atlas cinch_atlas;
@@ -20,6 +22,12 @@ cinchResult_t cinch_atlas_join(struct cinchComm *comm);
 /* Puts a graph in force, which is copied: rank i is its GPU i. Plans of another are forgotten. No
  * operation may be under way. InvalidArgument: not as many GPUs as ranks. */
 cinchResult_t cinch_atlas_use_graph(struct cinchComm *comm, const cinch_graph *graph);
+
+/* The same with a measured table's graph; its latencies are what calls take a step. */
+cinchResult_t cinch_atlas_use_tuned(struct cinchComm *comm, const cinch_tuned *tuned);
+
+/* What the graph in force says of messages, for the cost guesses; NULL: there is none. */
+const cinch_pace *cinch_atlas_pace(const struct cinchComm *comm);
 
 /* The graph in force, or NULL. */
 const cinch_graph *cinch_atlas_graph(const struct cinchComm *comm);

@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "base/log.h"
-#include "coll/engine.h"
+#include "coll/gpu.h"
 #include "compress/dtype.h"
 
 /* rel_l2 of a compressed all-reduce of normally distributed values, both quantizations, as `cinch
@@ -39,9 +39,15 @@ typedef struct room {
     unsigned char *wire, *state, *work;
 } room;
 
+/* What the rank's input is encoded with. */
+static const cinch_codec *codec_of(const cinch_op *op) {
+    bool inside = op->schedule->inputs >> CINCH_CODEC_INSIDE & 1;
+    return cinch_codec_in_force(op->call.comm, inside ? CINCH_CODEC_INSIDE : CINCH_CODEC_MAIN);
+}
+
 static bool make_room(cinch_op *op, size_t length, room *r) {
     struct cinchComm *comm = op->call.comm;
-    const cinch_codec *codec = &comm->policy.codec;
+    const cinch_codec *codec = codec_of(op);
     size_t numbers = padded(length * sizeof(float)),
            wire = padded(cinch_codec_bound(codec, length));
     size_t state = padded(cinch_codec_prepare_bytes(codec, length));
@@ -61,7 +67,7 @@ static bool make_room(cinch_op *op, size_t length, room *r) {
 /* The relative error of encoding the piece, NaN where it says nothing. */
 static double error_of(cinch_op *op, size_t offset, size_t length) {
     const struct cinchComm *comm = op->call.comm;
-    const cinch_codec *codec = &comm->policy.codec;
+    const cinch_codec *codec = codec_of(op);
     cinchDataType_t dtype = op->call.dtype;
     const unsigned char *source = (const unsigned char *)op->source + offset * op->esize;
     cinchCodecSite_t site = {.call = comm->calls, .offset = offset, .rank = (uint32_t)comm->rank};
@@ -69,6 +75,8 @@ static double error_of(cinch_op *op, size_t offset, size_t length) {
     double wrong = 0, whole = 0;
     room r;
     if (!make_room(op, length, &r)) return NAN;
+    if (op->gpu && cinch_gpu_view(op->gpu, source, length * op->esize, &source) != cinchSuccess)
+        return NAN;
     if (cinch_codec_prepare_bytes(codec, length))
         cinch_codec_prepare(codec, &site, dtype, source, NULL, length, r.state, r.work);
     cinch_codec_term term = {.wire = r.wire};
@@ -100,6 +108,6 @@ void cinch_budget_look(cinch_op *op) {
     comm->over_budget = true;
     cinch_warn("CINCH_MAX_REL_ERROR=%g is passed: %s has an error of %.2g on rank %d's input of "
                "%s number %llu, in %zu elements from %zu on (said once)",
-               limit, comm->policy.codec.vt->name, error, comm->rank, shape->name,
+               limit, codec_of(op)->vt->name, error, comm->rank, shape->name,
                (unsigned long long)op->number, length, offset);
 }

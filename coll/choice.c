@@ -24,6 +24,7 @@ typedef struct ranking {
 struct cinch_choice {
     ranking *of[CINCH_COLLECTIVES][2]; /* [exact or encoded]; NULL: no curves */
     bool pays[CINCH_COLLECTIVES][CLASSES];
+    bool forest[CINCH_COLLECTIVES];
 };
 
 static unsigned class_of(uint64_t bytes) {
@@ -169,6 +170,9 @@ cinchResult_t cinch_choice_make(const cinch_tuned *tuned, const cinch_codec *cod
     cinchResult_t result = cinchSuccess;
     if (!choice || !scratch)
         result = cinch_fail(cinchSystemError, "out of memory for the choice of algorithms");
+    for (int i = 0; result == cinchSuccess && i < tuned->curves; i++)
+        if (strcmp(tuned->curve[i].algo, "forest") == 0)
+            choice->forest[tuned->curve[i].collective] = true;
     for (int c = 0; c < CINCH_COLLECTIVES && result == cinchSuccess; c++)
         result =
             rank_collective(choice, tuned, (cinch_collective)c, codec, &scratch[0], &scratch[1]);
@@ -204,6 +208,10 @@ const cinch_algo *cinch_choice_find(const cinch_choice *choice, const cinch_call
 
 bool cinch_choice_pays(const cinch_choice *choice, cinch_collective collective, uint64_t bytes) {
     return choice && choice->pays[collective][class_of(bytes)];
+}
+
+bool cinch_choice_has_forest(const cinch_choice *choice, cinch_collective collective) {
+    return choice && choice->forest[collective];
 }
 
 bool cinch_choice_knows(const cinch_choice *choice, cinch_collective collective, bool encoded) {

@@ -27,6 +27,9 @@ bool cinch_choice_pays(const cinch_choice *choice, cinch_collective collective, 
 /* Whether there are curves of the collective, exact or with the codec. */
 bool cinch_choice_knows(const cinch_choice *choice, cinch_collective collective, bool encoded);
 
+/* Whether a curve of the collective, with whatever codec, is the forest's. */
+bool cinch_choice_has_forest(const cinch_choice *choice, cinch_collective collective);
+
 /* The first size of the class that follows that of `bytes`. */
 uint64_t cinch_choice_next(uint64_t bytes);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/device.h"
+#include "coll/gpu.h"
 #include "coll/group.h"
 #include "compress/dtype.h"
 
@@ -162,6 +163,7 @@ static inline cinchResult_t run(cinch_called *called) {
     CINCH_TRY(check(called));
     CINCH_TRY(resolve_redop(called));
     if (!called->count) return cinch_comm_state(called->comm);
+    if (cinch_device_may_hold(called->send, called->recv)) CINCH_TRY(cinch_gpu_find(called));
     size_t bytes = called->count * cinch_dtype_size(called->dtype);
     if (fused_serves(called, bytes)) return run_fused(called, bytes);
     return cinch_group_submit(called);

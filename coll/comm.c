@@ -174,6 +174,7 @@ cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm
     comm->born_ticks = cinch_ticks();
     comm->derived = parent != NULL;
     atomic_store(&comm->turn, CINCH_TURN_NONE);
+    (void)cinch_device_look(); /* calls ask no more than cinch_device_any */
     atomic_store(&comm->joining, true);
     configure(comm, config, parent, refusal, &blocking);
     cinchResult_t result = blocking ? cinchSuccess : cinch_device_host.stream_create(&comm->worker);
@@ -191,9 +192,12 @@ void cinch_comm_release(struct cinchComm *comm) {
     cinch_op_forget(comm);
     cinch_atlas_free(comm);
     free(comm->host);
+    free(comm->site);
     cinch_choice_free(comm->choice);
     if (comm->tuned) cinch_tuned_free(comm->tuned);
+    if (comm->inherited) cinch_tuned_free(comm->inherited);
     free(comm->tuned);
+    free(comm->inherited);
     while (comm->tags) {
         cinch_tag *next = comm->tags->next;
         free(comm->tags);

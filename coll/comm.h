@@ -51,12 +51,15 @@ struct cinchComm {
     cinch_net *net;
     uint16_t *host;              /* [nranks] each rank's, from 0 on; NULL where all share one */
     int hosts, per_host;         /* ranks on each, 0 where hosts differ in that */
+    uint16_t *site;              /* [hosts] each host's, from 0 on; NULL where all share one */
+    int sites;                   /* 0, 1: one */
     bool one_host;               /* every rank is on this host */
     bool all_local;              /* and all have windows on each other */
     bool heaps;                  /* and has mapped every rank's heap, on every rank */
     size_t llc_bytes;            /* last-level cache */
     char machine[256];           /* what the ranks' machines are, as in a plan file */
     cinch_tuned *tuned;          /* what was measured on them, or NULL */
+    cinch_tuned *inherited;      /* what the parent's ranks, which are these, had; for `auto` */
     cinch_choice *choice;        /* what follows for algorithms and codec, or NULL */
     _Atomic bool crowded;        /* more ranks here than CPUs: wait without spinning */
     _Atomic size_t oneshot_most; /* up to here one-shot is chosen without looking further */
@@ -91,6 +94,8 @@ struct cinchComm {
 
     /* Scratch of the operation whose turn it is. */
     cinch_scratch data, messages, pointers, peers, scaled, sample;
+    struct cinch_gpu_comm *gpu; /* and on a device, from the first operation there on */
+    int gpu_device;             /* 1 + that of the calls so far, 0: there was none */
 
     cinch_redop redop[CINCH_MOST_REDOPS];
     cinch_tag *tags;
@@ -140,6 +145,9 @@ cinchResult_t cinch_comm_healthy(struct cinchComm *comm);
  * curves that there are, and up to where one-shot is. SystemError. */
 cinchResult_t cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec,
                                    bool automatic);
+
+/* The same for the inside of hosts, where there is one: not with a codec that is automatic. */
+void cinch_comm_use_inside(struct cinchComm *comm, const cinch_codec *codec, bool automatic);
 
 /* The next operation's number. */
 static inline uint64_t cinch_comm_issue(struct cinchComm *comm) {

@@ -45,6 +45,7 @@ static cinch_ef *create(const cinch_ef_key *key, size_t nsender, size_t nowner) 
 }
 
 static void discard(cinch_ef *ef) {
+    cinch_ef_mirror_drop(ef->mirror);
     free(ef->sender);
     free(ef);
 }
@@ -134,6 +135,7 @@ cinchResult_t cinch_ef_get(cinch_ef_store *store, const cinch_ef_key *key, size_
 
 void cinch_ef_reset(cinch_ef *ef) {
     memset(ef->sender, 0, size_of(ef));
+    cinch_ef_mirror_behind(ef->mirror);
 }
 
 static void clear_list(cinch_ef **list) {

@@ -25,7 +25,8 @@ typedef struct cinch_ef {
     uint64_t order;     /* of first use */
     uint64_t last_call; /* the communicator's count when it was used */
     size_t nsender, nowner;
-    float *sender, *owner; /* nsender and nowner floats in one block behind this */
+    float *sender, *owner;          /* nsender and nowner floats in one block behind this */
+    struct cinch_ef_mirror *mirror; /* the same in a device's memory, or NULL */
 } cinch_ef;
 
 typedef struct cinch_ef_store {
@@ -39,6 +40,10 @@ typedef struct cinch_ef_store {
  * recently used where room is needed. */
 cinchResult_t cinch_ef_get(cinch_ef_store *store, const cinch_ef_key *key, size_t nsender,
                            size_t nowner, uint64_t call, uint64_t most_bytes, cinch_ef **out);
+
+/* Of an entry that goes, and of one whose floats count again; NULL is fine (gpu_ef.c). */
+void cinch_ef_mirror_drop(struct cinch_ef_mirror *mirror);
+void cinch_ef_mirror_behind(struct cinch_ef_mirror *mirror);
 
 /* Back to zero, after a call that failed halfway. */
 void cinch_ef_reset(cinch_ef *ef);

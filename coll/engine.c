@@ -149,7 +149,8 @@ static void run_encode(cinch_op *op, const cinch_item *item, size_t round) {
     void *wire = resolve(op, &ref[0], round, &length);
     const void *src = resolve(op, &ref[1], round, &length);
     cinch_span span = cinch_cut_span(&op->cut, cinch_cut_length(&op->cut, round), &ref[1]);
-    cinchDataType_t dtype = owner ? cinchFloat32 : op->call.dtype;
+    bool wide = item->flags & (CINCH_OWNER | CINCH_WIDE);
+    cinchDataType_t dtype = wide ? cinchFloat32 : op->call.dtype;
     cinchCodecSite_t site = {.call = comm->calls,
                              .offset =
                                  ref[1].block * op->call.count + round * op->cut.round + span.first,
@@ -158,9 +159,11 @@ static void run_encode(cinch_op *op, const cinch_item *item, size_t round) {
     size_t part_max = op->cut.round / (size_t)op->cut.parts;
     float *residual = NULL;
     if (op->ef) residual = owner ? op->ef->owner + round * part_max : op->ef->sender + site.offset;
-    const cinch_codec *codec = &comm->policy.codec;
-    const void *state = op->codec_state;
-    if (ref[1].space != CINCH_IN && state && length) {
+    cinch_codec_index index = cinch_item_codec(item);
+    const cinch_codec *codec = cinch_codec_in_force(comm, index);
+    const void *state = op->codec_state[index];
+    if (!codec->ef) residual = NULL;
+    if (ref[1].space != CINCH_IN && length && cinch_codec_prepare_bytes(codec, length)) {
         /* The whole sum is never at hand: its share is all it sees. */
         unsigned char *own = op->work + cinch_codec_scratch(codec, cinchFloat32, part_max);
         own = (unsigned char *)(((uintptr_t)own + 63) / 64 * 64);
@@ -188,11 +191,13 @@ static cinchResult_t run_sum(cinch_op *op, const cinch_item *item, size_t round)
                                          .plain = wire ? NULL : data};
     }
     void *dst = resolve(op, &ref[0], round, &length);
+    cinchDataType_t from = item->flags & CINCH_WIDE ? cinchFloat32 : op->call.dtype;
     cinchDataType_t to = ref[0].space == CINCH_BOX ? cinchFloat32 : op->call.dtype;
     cinchResult_t result = cinchSuccess;
     if (length)
-        result = cinch_codec_sum(&op->call.comm->policy.codec, op->term, item->nsrc, op->call.dtype,
-                                 to, dst, length, avg_of(op, item), op->work);
+        result =
+            cinch_codec_sum(cinch_codec_in_force(op->call.comm, cinch_item_codec(item)), op->term,
+                            item->nsrc, from, to, dst, length, avg_of(op, item), op->work);
     op->codec_ticks += cinch_ticks() - began;
     return result;
 }
@@ -231,6 +236,15 @@ static bool ready(cinch_op *op, const cinch_item *item, size_t round) {
     op->blocked_value = seen;
     op->blocked_peer = item->peer;
     return false;
+}
+
+unsigned char *cinch_op_place(const cinch_op *op, const cinch_ref *ref, size_t round,
+                              size_t *length) {
+    return resolve(op, ref, round, length);
+}
+
+uint64_t cinch_op_tag(const cinch_op *op, size_t round, unsigned mark) {
+    return tag_of(op, round, mark);
 }
 
 cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer) {

@@ -20,6 +20,8 @@ typedef struct cinch_called {
     unsigned char scalar[8];
     const void *device_scalar; /* read when the operation runs, in place of scalar; or NULL */
     cinchStream_t stream;
+    const struct cinch_device_ops *on; /* whose memory the buffers are; NULL: the host's */
+    int device;                        /* which of that table's */
 } cinch_called;
 
 /* What ranks must agree on in a call, in 32 bits. */
@@ -45,6 +47,7 @@ typedef struct cinch_p2p {
     cinchDataType_t dtype;
     int peer;
     bool receives;
+    bool on_device;
     bool done; /* of a message to itself */
     cinch_msg msg;
 } cinch_p2p;
@@ -67,6 +70,7 @@ typedef struct cinch_op {
     cinch_cut cut;
     size_t esize;
     bool encoded, mapped;
+    uint8_t codecs; /* bit per CINCH_CODEC_* that the call is compressed with */
     cinch_reduce_fn reduce;
     bool stream_out;    /* the results will not stay in the cache */
     uint64_t base;      /* flags of round t are raised to base + t + 1 */
@@ -82,8 +86,9 @@ typedef struct cinch_op {
     cinch_codec_term *term;              /* [n + 2] */
     unsigned char **peer_in, **peer_out; /* [n] where mapped */
     cinch_ef *ef;
-    const void *codec_state;
+    const void *codec_state[CINCH_CODEC_COUNT]; /* of the whole input, where the codec wants that */
     uint64_t codec_ticks, nonfinite;
+    struct cinch_gpu_comm *gpu; /* where it runs on a device; see coll/gpu.h */
 
     /* what it waits for */
     cinch_flag *blocked_flag; /* NULL: a message */
@@ -106,8 +111,16 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
                               cinchDataType_t dtype, const cinch_algo **algo, cinch_cut *cut);
 
-/* Whether such a call is compressed. */
-bool cinch_op_compresses(const struct cinchComm *comm, const cinch_candidate *candidate);
+/* With which codecs such a call is compressed: bits 1 << CINCH_CODEC_*; and what the algorithms are
+ * told of that. */
+unsigned cinch_op_codecs(const struct cinchComm *comm, const cinch_candidate *candidate);
+void cinch_call_set_codecs(cinch_call *call, unsigned codecs);
+
+/* A codec in force. */
+static inline const cinch_codec *cinch_codec_in_force(const struct cinchComm *comm,
+                                                      cinch_codec_index index) {
+    return index == CINCH_CODEC_INSIDE ? &comm->policy.inside : &comm->policy.codec;
+}
 
 /* How long a collective of so many bytes, all blocks together, will take, in microseconds: by what
  * was measured, else by the guesses that rank algorithms; NaN where neither says anything. */
@@ -123,6 +136,11 @@ cinchResult_t cinch_op_progress(cinch_op *op, bool *moved);
 /* CINCH_SENDRECV, in place of the three above. Begin posts all messages. */
 cinchResult_t cinch_p2p_begin(cinch_op *op);
 cinchResult_t cinch_p2p_progress(cinch_op *op, bool *moved);
+
+/* Where ref's elements of the round are, how many; and the tag of a message. */
+unsigned char *cinch_op_place(const cinch_op *op, const cinch_ref *ref, size_t round,
+                              size_t *length);
+uint64_t cinch_op_tag(const cinch_op *op, size_t round, unsigned mark);
 
 /* Lets the links of the communicator move. *some: a message was completed; *peer: one whose
  * messages are not. */

@@ -102,6 +102,7 @@ typedef struct joint {
     int expected, arrived, users;
     bool done;
     cinch_op *ops;
+    cinchResult_t refused; /* a stream did not take its part */
     cinchResult_t result;
     char why[CINCH_ERROR_TEXT]; /* the sentence, for the threads that only waited */
 } joint;
@@ -132,11 +133,12 @@ static cinchResult_t wait_done(joint *j) {
     return leave(j);
 }
 
-static cinchResult_t run_member(cinch_job *job) {
-    joint *j = ((member *)(void *)job)->joint;
-    free(job);
-    pthread_mutex_lock(&j->lock);
-    if (++j->arrived < j->expected) return wait_done(j);
+/* Called with the lock held, when all are here; gives it back. */
+static cinchResult_t run_joint(joint *j) {
+    if (j->refused != cinchSuccess) {
+        for (cinch_op *op = j->ops; op; op = op->next) op->result = j->refused;
+        cinch_fail_quiet(j->refused, "%s", j->why);
+    }
     pthread_mutex_unlock(&j->lock);
     cinchResult_t result = cinch_engine_run(j->ops);
     pthread_mutex_lock(&j->lock);
@@ -145,6 +147,29 @@ static cinchResult_t run_member(cinch_job *job) {
     j->done = true;
     pthread_cond_broadcast(&j->changed);
     return leave(j);
+}
+
+static cinchResult_t run_member(cinch_job *job) {
+    joint *j = ((member *)(void *)job)->joint;
+    free(job);
+    pthread_mutex_lock(&j->lock);
+    return ++j->arrived < j->expected ? wait_done(j) : run_joint(j);
+}
+
+/* A stream did not take its part: the operations end with this thread's last sentence, when all the
+ * other streams have come to them. */
+static void refuse_member(member *m, cinchResult_t code) {
+    joint *j = m->joint;
+    free(m);
+    pthread_mutex_lock(&j->lock);
+    j->refused = code;
+    snprintf(j->why, sizeof j->why, "%s", cinch_last_error());
+    if (++j->arrived == j->expected) {
+        run_joint(j);
+        return;
+    }
+    j->users--;
+    pthread_mutex_unlock(&j->lock);
 }
 
 /* Whether an operation before `op` has the same stream. */
@@ -199,14 +224,27 @@ static cinchResult_t launch_on_streams(cinch_op *ops, bool wait) {
     pthread_cond_init(&j->changed, NULL);
     j->users = j->expected + wait;
     j->ops = ops;
+    cinchResult_t queued = cinchSuccess;
+    member *refused = NULL;
     pthread_mutex_lock(&order);
     while (list) { /* the last one queued may free everything */
         member *next = (member *)(void *)list->job.next;
-        cinch_device_of_stream(list->stream)->enqueue(list->stream, &list->job);
+        cinchResult_t result =
+            cinch_device_of_stream(list->stream)->enqueue(list->stream, &list->job);
+        if (result != cinchSuccess) {
+            list->job.next = refused ? &refused->job : NULL;
+            refused = list;
+            queued = result;
+        }
         list = next;
     }
     pthread_mutex_unlock(&order);
-    if (!wait) return cinchSuccess;
+    while (refused) {
+        member *next = (member *)(void *)refused->job.next;
+        refuse_member(refused, queued);
+        refused = next;
+    }
+    if (!wait) return queued;
     pthread_mutex_lock(&j->lock);
     return wait_done(j);
 }
@@ -244,6 +282,7 @@ static cinch_p2p pair_of(const cinch_called *call) {
         .dtype = call->dtype,
         .peer = call->root,
         .receives = call->receives,
+        .on_device = call->on != NULL,
     };
 }
 
@@ -281,6 +320,10 @@ static cinchResult_t queue_pair(const cinch_called *call) {
     if (op) {
         op->call = *call;
         append(&group.pairs, op);
+    }
+    if (all && call->on) {
+        all->call.on = call->on;
+        all->call.device = call->device;
     }
     cinch_p2p **end = &(all ? all : op)->p2p;
     while (*end) end = &(*end)->next;

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/log.h"
-#include "coll/engine.h"
+#include "coll/gpu.h"
 
 enum {
     SPIN_TICKS = 6000,    /* some 2 microseconds of a time-stamp counter, or of nanoseconds */
@@ -39,6 +39,7 @@ static void sleep_on_links(cinch_op *list) {
     for (cinch_op *op = list; op; op = op->next) {
         if (op->state == CINCH_OP_DONE) continue;
         if (!my_turn(op) || op->blocked_flag) blind = true;
+        if (op->gpu && op->gpu->watching) blind = true; /* nothing wakes us for an event */
         const struct cinchComm *comm = op->call.comm;
         for (int q = 0; q < comm->nranks && my_turn(op); q++) {
             cinch_link *link = comm->net ? comm->net->link[q] : NULL;
@@ -74,6 +75,12 @@ static cinchResult_t check_time(cinch_idle *idle, const cinch_op *op, uint64_t n
                    cinch_called_text(&op->call, op->number, text), op->blocked_peer,
                    (unsigned long long)stalled_ms);
     }
+    if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms && op->gpu && op->gpu->watching)
+        return cinch_fail(cinchUnhandledCudaError,
+                          "%s made no progress for CINCH_TIMEOUT_MS=%lld: device %d does not get "
+                          "to what was queued there",
+                          cinch_called_text(&op->call, op->number, text), (long long)s->timeout_ms,
+                          op->gpu->device);
     if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms)
         return cinch_fail(cinchRemoteError,
                           "%s made no progress for CINCH_TIMEOUT_MS=%lld: it waits for rank %d, "

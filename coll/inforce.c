@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "coll/atlas.h"
+#include "coll/engine.h"
 #include "coll/inforce_share.h"
 #include "coll/planfile.h"
 #include "coll/tune.h"
@@ -79,8 +80,7 @@ static cinchResult_t take_file(struct cinchComm *comm, const char *text, size_t 
     if (result == cinchInvalidArgument) result = cinchInvalidUsage;
     bool use = result == cinchSuccess && !is_part(comm, t);
     if (use) result = check_place(comm, t);
-    if (use && result == cinchSuccess && t->graph.gpus)
-        result = cinch_atlas_use_graph(comm, &t->graph);
+    if (use && result == cinchSuccess && t->graph.gpus) result = cinch_atlas_use_tuned(comm, t);
     if (use && result == cinchSuccess) {
         comm->tuned = t;
         return cinchSuccess;
@@ -104,22 +104,22 @@ static cinchResult_t add_curves(cinch_tuned *to, const cinch_tuned *from) {
 }
 
 /* What goes over the wire meanwhile is not the caller's. */
-static cinchResult_t measure_quietly(struct cinchComm *comm, cinch_tuned *quick) {
+static cinchResult_t measure_quietly(struct cinchComm *comm, unsigned ops, cinch_tuned *quick) {
     uint64_t *sent = calloc((size_t)comm->nranks, sizeof *sent);
     if (!sent) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
     for (int q = 0; q < comm->nranks; q++)
         if (comm->net->link[q]) sent[q] = comm->net->link[q]->wire_bytes;
-    cinchResult_t result = cinch_tune_quick(comm, quick);
+    cinchResult_t result = cinch_tune_quick(comm, ops, quick);
     for (int q = 0; q < comm->nranks; q++)
         if (comm->net->link[q]) comm->net->link[q]->wire_bytes = sent[q];
     free(sent);
     return result;
 }
 
-static cinchResult_t measure_into(struct cinchComm *comm) {
+static cinchResult_t measure_into(struct cinchComm *comm, unsigned ops) {
     cinch_tuned quick = {0};
     const cinch_codec codec = comm->policy.codec;
-    cinchResult_t result = measure_quietly(comm, &quick);
+    cinchResult_t result = measure_quietly(comm, ops, &quick);
     if (result == cinchSuccess && !comm->tuned) {
         comm->tuned = calloc(1, sizeof *comm->tuned);
         result = comm->tuned ? cinch_inforce_place(comm, comm->tuned)
@@ -131,12 +131,60 @@ static cinchResult_t measure_into(struct cinchComm *comm) {
     return cinch_comm_use_codec(comm, &codec, true);
 }
 
+/* The collectives that may be compressed, and of which that is not measured. */
+static unsigned unknown(const struct cinchComm *comm) {
+    unsigned ops = 0;
+    for (int c = 0; c < CINCH_COLLECTIVES; c++) {
+        if (!(comm->policy.ops >> c & 1) ||
+            cinch_choice_knows(comm->choice, (cinch_collective)c, true))
+            continue;
+        cinch_call call = cinch_op_call(comm, (cinch_collective)c, 0, 1 << 20);
+        call.encoded = true;
+        if (cinch_algo_choose(&call)) ops |= 1u << c;
+    }
+    return ops;
+}
+
+cinchResult_t cinch_inforce_inherit(struct cinchComm *comm, const struct cinchComm *parent) {
+    const cinch_tuned *theirs = parent->tuned;
+    if (!theirs || comm->nranks != parent->nranks || theirs->ranks != parent->nranks ||
+        !(comm->policy.auto_intra || comm->policy.auto_inter) ||
+        strcmp(comm->settings.transport, parent->settings.transport) != 0)
+        return cinchSuccess;
+    cinch_tuned *copy = calloc(1, sizeof *copy);
+    cinchResult_t result = copy ? cinch_inforce_place(parent, copy)
+                                : cinch_fail(cinchSystemError, "out of memory for curves");
+    if (result == cinchSuccess) result = add_curves(copy, theirs);
+    if (result != cinchSuccess && copy) cinch_tuned_free(copy);
+    if (result != cinchSuccess) free(copy);
+    if (result == cinchSuccess) comm->inherited = copy;
+    return result;
+}
+
+/* Ranks that were left out or come in another order may be other hosts'. */
+static bool fits(const struct cinchComm *comm, const cinch_tuned *t) {
+    if (t->ranks != comm->nranks || t->hosts != (comm->host ? comm->hosts : 1)) return false;
+    for (int q = 0; q < t->ranks; q++)
+        if (t->host[q] != (comm->host ? comm->host[q] : 0)) return false;
+    return true;
+}
+
+static cinchResult_t take_inherited(struct cinchComm *comm) {
+    const cinch_codec codec = comm->policy.codec;
+    memcpy(comm->machine, comm->inherited->machine, sizeof comm->machine);
+    comm->tuned = comm->inherited;
+    comm->inherited = NULL;
+    return cinch_comm_use_codec(comm, &codec, true);
+}
+
 /* Where all ranks share memory that is faster than any codec: `auto` is exact there. */
 cinchResult_t cinch_inforce_measure(struct cinchComm *comm) {
-    if (!comm->policy.automatic || !comm->policy.codec.vt || comm->all_local || comm->nranks < 2 ||
-        cinch_choice_knows(comm->choice, CINCH_ALLREDUCE, true))
+    if (!comm->policy.automatic || !comm->policy.codec.vt || comm->all_local || comm->nranks < 2)
         return cinchSuccess;
-    return measure_into(comm);
+    if (!comm->tuned && comm->inherited && fits(comm, comm->inherited))
+        CINCH_TRY(take_inherited(comm));
+    unsigned ops = unknown(comm);
+    return ops ? measure_into(comm, ops) : cinchSuccess;
 }
 
 /* ---- joining ---- */

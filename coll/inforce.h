@@ -10,7 +10,13 @@
  * communicator spans, measurements where `auto` wants some, CINCH_PLAN_DUMP. Collective. */
 cinchResult_t cinch_inforce_join(struct cinchComm *comm);
 
-/* Measures what `auto` needs and the table does not have. Collective. */
+/* For a new communicator of all the parent's ranks, in whatever order: keeps a copy of the curves
+ * that the parent goes by. Of others, and where the new one has no `auto` or other transports,
+ * nothing. No operation of the parent is under way. SystemError. */
+cinchResult_t cinch_inforce_inherit(struct cinchComm *comm, const struct cinchComm *parent);
+
+/* Takes what `auto` needs and the table does not have: what was inherited, where each rank's host
+ * is what it was in the parent, else measures. Collective. */
 cinchResult_t cinch_inforce_measure(struct cinchComm *comm);
 
 /* Fills the fields that say for whom a table is: machine, ranks, hosts, host. SystemError. */

@@ -61,7 +61,8 @@ static int host_of(const struct cinchComm *comm, int rank) {
     return comm->host ? comm->host[rank] : 0;
 }
 
-/* "2 x 4 ranks on CPU; shm inside, tcp between". Hosts follow each other by their first ranks. */
+/* "2 x 4 ranks on CPU; shm inside, tcp between". Hosts follow each other by their first ranks.
+ * Where there is more than one site: "; sites 0,1", each host's. */
 static void describe(const struct cinchComm *comm, const word *all, FILE *to) {
     const char *inside = "", *between = "", *cpu = "";
     int hosts = comm->host ? comm->hosts : 1, alike = 0, ranks = 0, parts = 0;
@@ -86,6 +87,8 @@ static void describe(const struct cinchComm *comm, const word *all, FILE *to) {
     }
     if (inside[0]) fprintf(to, "; %s inside", inside);
     if (between[0]) fprintf(to, "%s %s between", inside[0] ? "," : ";", between);
+    for (int h = 0; h < hosts && comm->sites > 1; h++)
+        fprintf(to, "%s%d", h ? "," : "; sites ", comm->site[h]);
 }
 
 /* A long description ends with a number for all of it. */

@@ -60,13 +60,25 @@ static const char *transport_of(const struct cinchComm *comm) {
 }
 
 static cinchResult_t choose(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
-                            cinchDataType_t dtype, bool *encoded, const cinch_algo **algo,
+                            cinchDataType_t dtype, unsigned *codecs, const cinch_algo **algo,
                             cinch_cut *cut) {
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
     cinch_candidate candidate = {collective, bytes, dtype, cinchSum, false};
     cinch_call call = cinch_op_call(comm, collective, 0, bytes / blocks);
-    *encoded = call.encoded = cinch_op_compresses(comm, &candidate);
+    *codecs = cinch_op_codecs(comm, &candidate);
+    cinch_call_set_codecs(&call, *codecs);
     return cinch_op_choose(comm, &call, dtype, algo, cut);
+}
+
+/* Of the codecs inside hosts, which is returned, and between them; where ranks share one host, both
+ * are the one there is. What does not go by levels uses the second everywhere. */
+static const char *codec_names(const struct cinchComm *comm, const cinch_algo *algo,
+                               unsigned codecs, const char **between) {
+    bool main = codecs >> CINCH_CODEC_MAIN & 1, inside = codecs >> CINCH_CODEC_INSIDE & 1;
+    bool levels = algo && comm->hosts > 1 && strcmp(algo->name, cinch_algo_hier.name) == 0;
+    *between = main ? comm->policy.codec.vt->name : "none";
+    if (!levels) return *between;
+    return inside ? comm->policy.inside.vt->name : "none";
 }
 
 cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t bytes,
@@ -80,22 +92,25 @@ cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t byt
             "a length");
     const cinch_algo *algo = NULL;
     cinch_cut cut = {.parts = 1, .rounds = 1, .round = bytes / cinch_dtype_size(dtype)};
-    bool encoded = false;
+    unsigned codecs = 0;
     if (comm->nranks > 1 && collective != CINCH_SENDRECV)
-        CINCH_TRY(choose(comm, collective, bytes, dtype, &encoded, &algo, &cut));
+        CINCH_TRY(choose(comm, collective, bytes, dtype, &codecs, &algo, &cut));
     char text[512], predicted[32] = "null";
-    double us = cinch_op_predict(comm, collective, bytes, encoded);
+    double us = codecs >> CINCH_CODEC_INSIDE & 1
+                    ? NAN /* nobody has measured that */
+                    : cinch_op_predict(comm, collective, bytes, codecs);
+    const char *between, *inside = codec_names(comm, algo, codecs, &between);
     if (isfinite(us)) snprintf(predicted, sizeof predicted, "%.6g", us);
     int wrote =
         snprintf(text, sizeof text,
                  "{\"op\":\"%s\",\"bytes\":%zu,\"dtype\":\"%s\",\"algo\":\"%s\",\"codec\":\"%s\","
-                 "\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu,"
+                 "\"codec_intra\":\"%s\",\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu,"
                  "\"predicted_us\":%s}",
                  op, bytes, cinch_dtype_name(dtype),
                  algo               ? algo->name
                  : comm->nranks > 1 ? "direct"
                                     : "copy",
-                 encoded ? comm->policy.codec.vt->name : "none", transport_of(comm),
+                 between, inside, transport_of(comm),
                  cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds, predicted);
     size_t need = (size_t)wrote + 1, room = *len;
     *len = need;

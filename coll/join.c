@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a rank joins the others, and what they then agree on. */
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "coll/comm.h"
 #include "coll/engine.h"
@@ -15,6 +17,8 @@ typedef struct view {
     cpu_set_t cpus; /* on which it may run */
     uint8_t windows, heaps, asked;
     uint16_t first;                       /* the first rank of its host */
+    uint64_t site;                        /* a hash of CINCH_SITEID */
+    char site_name[48];                   /* as much of it as goes into a sentence */
     uint8_t address[CINCH_ADDRESS_BYTES]; /* where it can be met if all else fails */
 } view;
 
@@ -48,6 +52,39 @@ static cinchResult_t number_hosts(struct cinchComm *comm, const view *all) {
     return cinchSuccess;
 }
 
+/* A host is at one site. */
+static cinchResult_t check_sites(const struct cinchComm *comm, const view *all) {
+    for (int q = 0; q < comm->nranks; q++) {
+        const view *mine = &all[q], *first = &all[mine->first];
+        if (mine->first > q || mine->site == first->site) continue;
+        return cinch_fail(cinchInvalidUsage,
+                          "ranks %d and %d share a host, and name two sites: CINCH_SITEID=%s and "
+                          "%s; the ranks of a host name the same",
+                          mine->first, q, first->site_name, mine->site_name);
+    }
+    return cinchSuccess;
+}
+
+/* Sites are numbered by their first hosts, as those are by their first ranks. */
+static cinchResult_t number_sites(struct cinchComm *comm, const view *all) {
+    comm->sites = 0;
+    comm->site = calloc((size_t)comm->hosts, sizeof *comm->site);
+    uint64_t *named = calloc((size_t)comm->hosts, sizeof *named);
+    if (!comm->site || !named) {
+        free(named);
+        return cinch_fail(cinchSystemError, "out of memory for %d hosts", comm->hosts);
+    }
+    for (int q = 0, h = 0; q < comm->nranks; q++) {
+        if (comm->host[q] != h) continue; /* no first rank of a host */
+        int s = 0;
+        while (s < comm->sites && named[s] != all[q].site) s++;
+        if (s == comm->sites) named[comm->sites++] = all[q].site;
+        comm->site[h++] = (uint16_t)s;
+    }
+    free(named);
+    return cinchSuccess;
+}
+
 /* asked: by any rank, for the machine's graph. */
 static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *asked) {
     cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
@@ -63,7 +100,9 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *a
         CPU_OR(&cpus, &cpus, &all[q].cpus);
         here++;
     }
+    CINCH_TRY(check_sites(comm, all));
     if (!comm->one_host) CINCH_TRY(number_hosts(comm, all));
+    if (!comm->one_host) CINCH_TRY(number_sites(comm, all));
     comm->heaps &= comm->all_local;
     comm->crowded = here > CPU_COUNT(&cpus);
     for (int q = 0; q < comm->nranks && meets_by_address(comm); q++)
@@ -79,6 +118,8 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
         memset(&mine.cpus, 0xff, sizeof mine.cpus);
     while (!comm->net->local[mine.first]) mine.first++;
+    mine.site = cinch_hash(comm->settings.siteid, strlen(comm->settings.siteid));
+    snprintf(mine.site_name, sizeof mine.site_name, "%s", comm->settings.siteid);
     for (int q = 0; comm->net->shm && q < comm->nranks; q++) {
         mine.windows &= comm->net->shm->window[q].flag != NULL;
         mine.heaps &= comm->net->shm->window[q].heap != NULL;
@@ -124,6 +165,11 @@ static size_t find_oneshot(const struct cinchComm *comm, size_t most) {
     return below * 64;
 }
 
+void cinch_comm_use_inside(struct cinchComm *comm, const cinch_codec *codec, bool automatic) {
+    bool inside = comm->hosts > 1 && comm->nranks > comm->hosts && !automatic;
+    comm->policy.inside = inside ? *codec : (cinch_codec){0};
+}
+
 cinchResult_t cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *codec,
                                    bool automatic) {
     comm->policy.codec = *codec;
@@ -163,7 +209,7 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
                    comm->settings.codec_inter[0] ? comm->settings.codec_inter
                                                  : comm->settings.codec,
                    comm->nranks);
-    comm->policy.both_levels = comm->policy.intra.vt && !comm->policy.auto_intra;
+    cinch_comm_use_inside(comm, &comm->policy.intra, comm->policy.auto_intra);
     return cinch_inforce_join(comm);
 }
 

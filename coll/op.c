@@ -7,14 +7,15 @@
 
 #include "base/cpu.h"
 #include "coll/budget.h"
-#include "coll/engine.h"
+#include "coll/gpu.h"
 #include "compress/dtype.h"
 
 /* A schedule that was built, and for which calls. */
 typedef struct cinch_kept {
     struct cinch_kept *next;
     const cinch_algo *algo;
-    bool mapped, encoded;
+    bool mapped;
+    uint8_t codecs;
     int root;
     cinch_schedule schedule;
 } cinch_kept;
@@ -27,19 +28,29 @@ cinch_call cinch_op_call(const struct cinchComm *comm, cinch_collective collecti
                         .bytes = block,
                         .windows = comm->all_local,
                         .crowded = comm->crowded,
-                        .both_levels = comm->policy.both_levels,
                         .host = comm->host,
                         .hosts = comm->hosts,
                         .per_host = comm->per_host,
+                        .site = comm->site,
+                        .sites = comm->sites,
                         .small_bytes = CINCH_SMALL_SLOT,
-                        .forest = cinch_atlas_forest(comm, collective, root)};
+                        .forest = cinch_atlas_forest(comm, collective, root),
+                        .pace = cinch_atlas_pace(comm)};
+}
+
+void cinch_call_set_codecs(cinch_call *call, unsigned codecs) {
+    call->encoded = codecs != 0;
+    call->inside = codecs >> CINCH_CODEC_INSIDE & 1;
+    call->exact_between = codecs && !(codecs >> CINCH_CODEC_MAIN & 1);
 }
 
 static cinch_call call_of(const cinch_op *op, bool mapped) {
     cinch_call call = cinch_op_call(op->call.comm, op->call.collective, op->call.root,
                                     op->call.count * op->esize);
-    call.encoded = op->encoded;
+    cinch_call_set_codecs(&call, op->codecs);
     call.mapped = mapped;
+    call.device = op->gpu != NULL;
+    if (op->gpu) call.windows = false; /* what is there is no device's memory */
     return call;
 }
 
@@ -70,8 +81,9 @@ size_t cinch_algo_round_bytes(const cinch_algo *algo, const cinch_call *call, si
     if (call->mapped && algo->maps_from) return call->bytes;
     size_t parts = (size_t)algo->parts(call), part = chunk;
     if (!part && algo->round_bytes) return algo->round_bytes(call);
-    if (!part) { /* a codec leaves less for the wire, which wants long messages */
-        part = call->encoded ? 4 * algo->part_bytes : algo->part_bytes;
+    if (!part) { /* a codec leaves less for the wire, which wants long messages; copies to and from
+                  * a device take some microseconds each (guessed, not measured on one) */
+        part = (call->device ? 8 : call->encoded ? 4 : 1) * algo->part_bytes;
         part = smaller(part, larger(call->bytes / 4 / parts, algo->least_bytes));
     }
     if (!algo->round_most) return part * parts;
@@ -84,7 +96,7 @@ static const cinch_algo *pick(const struct cinchComm *comm, const cinch_call *ca
     const char *name = comm->policy.algo[call->collective];
     if (name[0]) return cinch_algo_find(call->collective, name);
     const cinch_algo *measured = call->mapped ? NULL : cinch_choice_find(comm->choice, call);
-    return measured ? measured : cinch_algo_choose(call);
+    return measured && !measured->supports(call) ? measured : cinch_algo_choose(call);
 }
 
 cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *call,
@@ -93,7 +105,10 @@ cinchResult_t cinch_op_choose(const struct cinchComm *comm, const cinch_call *ca
     *algo = pick(comm, call);
     if (!*algo || (*algo)->supports(call)) return cannot(name, *algo, call);
     size_t esize = cinch_dtype_size(dtype);
-    size_t granule = call->encoded ? cinch_codec_granule(&comm->policy.codec) : 64 / esize;
+    const cinch_codec none = {0}, *main = call->exact_between ? &none : &comm->policy.codec;
+    size_t granule = call->encoded
+                         ? cinch_policy_granule(main, call->inside ? &comm->policy.inside : &none)
+                         : 64 / esize;
     size_t round = cinch_algo_round_bytes(*algo, call, comm->settings.chunk) / esize;
     *cut = cinch_cut_make(call->bytes / esize, (*algo)->parts(call), granule, round);
     return cinchSuccess;
@@ -104,13 +119,13 @@ static cinchResult_t get_schedule(cinch_op *op) {
     cinch_call call = call_of(op, op->mapped);
     for (cinch_kept *k = comm->kept; k; k = k->next) {
         op->schedule = &k->schedule;
-        if (k->algo == op->algo && k->mapped == op->mapped && k->encoded == op->encoded &&
+        if (k->algo == op->algo && k->mapped == op->mapped && k->codecs == op->codecs &&
             k->root == call.root)
             return cinchSuccess;
     }
     cinch_kept *k = calloc(1, sizeof *k);
     if (!k) return cinch_fail(cinchSystemError, "out of memory for a schedule");
-    *k = (cinch_kept){comm->kept, op->algo, op->mapped, op->encoded, call.root, {0}};
+    *k = (cinch_kept){comm->kept, op->algo, op->mapped, op->codecs, call.root, {0}};
     cinchResult_t result = cinch_algo_build(op->algo, comm->rank, &call, &k->schedule);
     if (result != cinchSuccess) {
         free(k);
@@ -128,6 +143,9 @@ void cinch_op_forget(struct cinchComm *comm) {
         cinch_schedule_free(&k->schedule);
         free(k);
     }
+    cinch_ef_clear(&comm->ef);
+    cinch_gpu_close(comm->gpu);
+    comm->gpu = NULL;
     cinch_scratch *scratch[] = {&comm->data,  &comm->messages, &comm->pointers,
                                 &comm->peers, &comm->scaled,   &comm->sample};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) cinch_scratch_free(scratch[i]);
@@ -164,24 +182,54 @@ static void lay_pointers(cinch_op *op, layout *l) {
     op->wire_length = place(l, (size_t)s->depth * s->nwire * sizeof *op->wire_length);
 }
 
+static size_t wire_bound(const cinch_op *op, int codec, size_t part) {
+    const struct cinchComm *comm = op->call.comm;
+    size_t bytes = cinch_codec_bound(cinch_codec_in_force(comm, (cinch_codec_index)codec), part);
+    return (bytes + 63) / 64 * 64;
+}
+
+/* On a device: what a codec has seen of the input, and of a share. */
+static void lay_states(cinch_op *op, layout *l) {
+    const cinch_schedule *s = op->schedule;
+    size_t work = 0;
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++) {
+        op->codec_state[c] = NULL;
+        if (!(s->codecs >> c & 1)) continue;
+        size_t all = s->inputs >> c & 1 ? cinch_gpu_state_bytes(op, c, input_count(op)) : 0;
+        if (all) op->codec_state[c] = place(l, all);
+        work = larger(work, cinch_gpu_state_bytes(op, c, cinch_cut_part_max(&op->cut)));
+    }
+    op->work = place(l, work);
+}
+
 static void lay_data(cinch_op *op, layout *l) {
     const cinch_schedule *s = op->schedule;
-    const cinch_codec *codec = &op->call.comm->policy.codec;
     size_t part = cinch_cut_part_max(&op->cut), depth = smaller(s->depth, op->cut.rounds);
     op->tmp_bytes = part * (size_t)op->cut.parts * op->esize;
     op->box_bytes = part * (op->encoded ? larger(op->esize, sizeof(float)) : op->esize);
-    op->wire_bytes = op->encoded ? (cinch_codec_bound(codec, part) + 63) / 64 * 64 : 0;
+    op->wire_bytes = 0;
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++)
+        if (s->codecs >> c & 1) op->wire_bytes = larger(op->wire_bytes, wire_bound(op, c, part));
     op->tmp = place(l, depth * s->ntmp * op->tmp_bytes);
     op->box = place(l, depth * s->nbox * op->box_bytes);
     op->wire = place(l, depth * s->nwire * op->wire_bytes);
-    if (!op->encoded) return;
-    size_t input = input_count(op), share = op->cut.round / (size_t)op->cut.parts;
-    size_t state = cinch_codec_prepare_bytes(codec, input);
-    size_t work = larger(cinch_codec_scratch(codec, op->call.dtype, state ? input : share),
-                         cinch_codec_scratch(codec, cinchFloat32, share) + 128 +
-                             cinch_codec_prepare_bytes(codec, share));
+    if (op->gpu) {
+        lay_states(op, l);
+        return;
+    }
+    size_t work = 0;
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++) {
+        op->codec_state[c] = NULL;
+        if (!(s->codecs >> c & 1)) continue;
+        const cinch_codec *codec = cinch_codec_in_force(op->call.comm, (cinch_codec_index)c);
+        size_t input = input_count(op), share = op->cut.round / (size_t)op->cut.parts;
+        size_t state = s->inputs >> c & 1 ? cinch_codec_prepare_bytes(codec, input) : 0;
+        work = larger(work, cinch_codec_scratch(codec, op->call.dtype, state ? input : share));
+        work = larger(work, cinch_codec_scratch(codec, cinchFloat32, share) + 128 +
+                                cinch_codec_prepare_bytes(codec, share));
+        if (state) op->codec_state[c] = place(l, state);
+    }
     op->work = place(l, work);
-    op->codec_state = state ? place(l, state) : NULL;
 }
 
 static cinchResult_t reserve(cinch_op *op) {
@@ -191,7 +239,8 @@ static cinchResult_t reserve(cinch_op *op) {
     lay_data(op, &data);
     size_t messages = (size_t)op->schedule->depth * op->schedule->nmsg * sizeof *op->msg;
     pointers.base = cinch_scratch_reserve(&comm->pointers, pointers.used + 64);
-    data.base = cinch_scratch_reserve(&comm->data, data.used + 64);
+    if (op->gpu) CINCH_TRY(cinch_gpu_reserve(op->gpu, &op->gpu->data, data.used + 64));
+    data.base = op->gpu ? op->gpu->data.data : cinch_scratch_reserve(&comm->data, data.used + 64);
     op->msg = cinch_scratch_reserve(&comm->messages, messages + 64);
     if (!pointers.base || !data.base || !op->msg)
         return cinch_fail(cinchSystemError, "out of memory for %zu bytes of scratch",
@@ -221,21 +270,27 @@ static cinch_ef_key key_of(const cinch_op *op) {
 
 static cinchResult_t prepare_codec(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
-    const cinch_codec *codec = &comm->policy.codec;
     cinch_ef_key key = key_of(op);
+    bool ef = false;
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++)
+        ef |= op->schedule->codecs >> c & 1 && cinch_codec_in_force(comm, (cinch_codec_index)c)->ef;
     /* Gradient buckets stay where they are; other buffers' addresses tell nothing. */
-    if (codec->ef && (key.tagged || op->call.collective == CINCH_ALLREDUCE)) {
+    if (ef && (key.tagged || op->call.collective == CINCH_ALLREDUCE)) {
         size_t share = op->cut.round / (size_t)op->cut.parts * op->cut.rounds;
         size_t nowner = op->schedule->owner ? share : 0;
         CINCH_TRY(cinch_ef_get(&comm->ef, &key, input_count(op), nowner, comm->calls,
                                comm->settings.ef_max_bytes, &op->ef));
     }
-    if (op->codec_state) {
+    if (op->gpu) return cinch_gpu_prepare_codecs(op, input_count(op));
+    if (op->ef) CINCH_TRY(cinch_gpu_mirror_back(op->ef));
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++) {
+        const cinch_codec *codec = cinch_codec_in_force(comm, (cinch_codec_index)c);
+        if (!op->codec_state[c]) continue;
         cinchCodecSite_t site = {.call = comm->calls, .rank = (uint32_t)comm->rank};
         uint64_t began = cinch_ticks();
         cinch_codec_prepare(codec, &site, op->call.dtype, op->source,
-                            op->ef ? op->ef->sender : NULL, input_count(op),
-                            (void *)(uintptr_t)op->codec_state, op->work);
+                            op->ef && codec->ef ? op->ef->sender : NULL, input_count(op),
+                            (void *)(uintptr_t)op->codec_state[c], op->work);
         op->codec_ticks += cinch_ticks() - began;
     }
     return cinchSuccess;
@@ -347,6 +402,7 @@ static cinchResult_t prepare_run(cinch_op *op) {
     op->base = comm->rounds;
     op->iteration = 0;
     op->item = 0;
+    if (op->gpu) CINCH_TRY(cinch_gpu_begin(op));
     op->state = CINCH_OP_RUNNING;
     return cinchSuccess;
 }
@@ -356,7 +412,8 @@ static cinchResult_t may_map(cinch_op *op, bool *may) {
     const cinch_algo *algo;
     cinch_cut cut;
     *may = false;
-    if (!op->call.comm->all_local || !op->call.comm->heaps || op->encoded) return cinchSuccess;
+    if (op->gpu || !op->call.comm->all_local || !op->call.comm->heaps || op->encoded)
+        return cinchSuccess;
     cinch_call call = call_of(op, true);
     CINCH_TRY(cinch_op_choose(op->call.comm, &call, op->call.dtype, &algo, &cut));
     *may = algo->maps_from && call.bytes >= algo->maps_from;
@@ -365,6 +422,7 @@ static cinchResult_t may_map(cinch_op *op, bool *may) {
 
 /* The input times the operator's scalar: in the receive buffer where that has the room. */
 static cinchResult_t scale_input(cinch_op *op) {
+    if (op->gpu) return cinch_gpu_scale(op, input_count(op));
     const void *scalar = op->call.device_scalar ? op->call.device_scalar : op->call.scalar;
     void *scaled = op->call.collective == CINCH_ALLREDUCE
                        ? op->call.recv
@@ -383,14 +441,18 @@ static bool pays(const struct cinchComm *comm, const cinch_candidate *candidate)
     size_t blocks = (size_t)cinch_shape_blocks(cinch_shape_of(collective), comm->nranks);
     if (!cinch_choice_pays(comm->choice, collective, candidate->bytes)) return false;
     cinch_call call = cinch_op_call(comm, collective, 0, candidate->bytes / blocks);
-    call.encoded = true;
+    cinch_call_set_codecs(&call, 1u << CINCH_CODEC_MAIN);
     const cinch_algo *algo = name[0] ? cinch_algo_find(collective, name) : NULL;
     return !name[0] || (algo && !algo->supports(&call));
 }
 
-bool cinch_op_compresses(const struct cinchComm *comm, const cinch_candidate *candidate) {
-    return cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, candidate) &&
-           (!comm->policy.automatic || pays(comm, candidate));
+unsigned cinch_op_codecs(const struct cinchComm *comm, const cinch_candidate *candidate) {
+    unsigned codecs = 0;
+    if (!cinch_policy_compresses(&comm->policy, &comm->settings, comm->calls, candidate)) return 0;
+    if (comm->policy.codec.vt && (!comm->policy.automatic || pays(comm, candidate)))
+        codecs |= 1u << CINCH_CODEC_MAIN;
+    if (comm->policy.inside.vt) codecs |= 1u << CINCH_CODEC_INSIDE;
+    return codecs;
 }
 
 double cinch_op_predict(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
@@ -407,7 +469,7 @@ double cinch_op_predict(const struct cinchComm *comm, cinch_collective collectiv
     return encoded ? NAN : algo->cost(&call); /* of codecs the guesses know nothing */
 }
 
-static bool is_compressed(const cinch_op *op) {
+static unsigned codecs_of(const cinch_op *op) {
     const struct cinchComm *comm = op->call.comm;
     const cinch_shape *shape = cinch_shape_of(op->call.collective);
     size_t block = op->call.count * op->esize;
@@ -418,7 +480,8 @@ static bool is_compressed(const cinch_op *op) {
         .dtype = op->call.dtype,
         .redop = op->call.redop,
         .in_place = op->call.send == out + block * (size_t)cinch_shape_in_base(shape, comm->rank)};
-    return !op->call.premul && cinch_op_compresses(comm, &call);
+    unsigned codecs = op->call.premul ? 0 : cinch_op_codecs(comm, &call);
+    return !op->gpu || cinch_gpu_takes(op, codecs) ? codecs : 0;
 }
 
 cinchResult_t cinch_op_plan(cinch_op *op) {
@@ -428,7 +491,8 @@ cinchResult_t cinch_op_plan(cinch_op *op) {
     op->reduce =
         cinch_reduce_kernel(op->call.dtype, op->call.redop == cinchAvg ? cinchSum : op->call.redop);
     if (op->call.premul) CINCH_TRY(scale_input(op));
-    op->encoded = is_compressed(op);
+    op->codecs = (uint8_t)codecs_of(op);
+    op->encoded = op->codecs != 0;
     bool may;
     CINCH_TRY(may_map(op, &may));
     if (!may) return prepare_run(op);

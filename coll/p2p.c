@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coll/engine.h"
+#include "coll/gpu.h"
 #include "compress/dtype.h"
 
 /* The k-th message to a rank meets the k-th from here there. */
@@ -26,7 +26,10 @@ static cinchResult_t copy_own(cinch_op *op) {
                               "a receive of the same count and datatype in one group are accepted",
                               me, send->bytes, cinch_dtype_name(send->dtype),
                               recv ? "others" : "none");
-        memmove(recv->data, send->data, send->bytes);
+        if (op->gpu)
+            CINCH_TRY(cinch_gpu_copy_pair(op, recv, send));
+        else
+            memmove(recv->data, send->data, send->bytes);
         send->done = recv->done = true;
         recv = recv->next;
     }
@@ -52,8 +55,9 @@ cinchResult_t cinch_p2p_begin(cinch_op *op) {
         cinch_link *link = comm->net->link[p->peer];
         p->msg = (cinch_msg){.data = p->data, .bytes = p->bytes, .exact = true};
         p->msg.tag = next_tag(comm, p);
-        (p->receives ? link->ops->recv : link->ops->send)(link, &p->msg);
+        if (!op->gpu) (p->receives ? link->ops->recv : link->ops->send)(link, &p->msg);
     }
+    if (op->gpu) return cinch_gpu_p2p_begin(op);
     return cinchSuccess;
 }
 

@@ -135,6 +135,32 @@ static bool use_algo(const char *word, cinch_policy *policy, char *why) {
     return refuse(why, "CINCH_ALGO", word, clause);
 }
 
+size_t cinch_policy_granule(const cinch_codec *a, const cinch_codec *b) {
+    size_t of_a = cinch_codec_granule(a), of_b = cinch_codec_granule(b), large = of_a, small = of_b;
+    while (small) { /* Euclid's algorithm */
+        size_t rest = large % small;
+        large = small;
+        small = rest;
+    }
+    return of_a / large * of_b;
+}
+
+/* Pieces of a message are whole segments of both codecs; built-in ones have powers of two. */
+static bool have_common_pieces(const cinch_settings *s, const char *inter, const cinch_policy *p,
+                               char *why) {
+    enum { MOST = 1 << 22 }; /* elements */
+    size_t granule = cinch_policy_granule(&p->inter, &p->intra);
+    if (granule <= MOST || granule == cinch_codec_granule(&p->inter) ||
+        granule == cinch_codec_granule(&p->intra))
+        return true;
+    snprintf(why, CINCH_ERROR_TEXT,
+             "CINCH_CODEC_INTRA=%.100s beside %.100s between hosts: segments of %zu and of %zu "
+             "elements; a common multiple up to %d is accepted",
+             s->codec_intra, inter, cinch_codec_granule(&p->intra), cinch_codec_granule(&p->inter),
+             (int)MOST);
+    return false;
+}
+
 bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *policy,
                        char why[CINCH_ERROR_TEXT]) {
     memset(policy, 0, sizeof *policy);
@@ -159,16 +185,23 @@ bool cinch_policy_load(const cinch_settings *s, const char *name, cinch_policy *
            read_codec(s, "CINCH_CODEC_INTER", inter, &policy->inter, automatic, why) &&
            read_codec(s, "CINCH_CODEC_INTRA", s->codec_intra, &policy->intra, &policy->auto_intra,
                       why) &&
+           have_common_pieces(s, inter, policy, why) &&
            each_word(s->codec_dtypes, ',', use_dtype, policy, why) &&
            each_word(s->codec_ops, ',', use_op, policy, why) &&
            each_word(s->codec_exclude, ';', use_exclusion, policy, why) &&
            each_word(s->algo, ',', use_algo, policy, why);
 }
 
+/* Whether an all-gather in place may be compressed. */
+static bool may_change(const cinch_policy *p) {
+    return (!p->codec.vt || p->codec.inplace) && (!p->inside.vt || p->inside.inplace);
+}
+
 bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *settings,
                              uint64_t index, const cinch_candidate *call) {
     const cinch_shape *shape = cinch_shape_of(call->collective);
-    if (!policy->codec.vt || !(policy->ops >> call->collective & 1) || policy->excluded)
+    if ((!policy->codec.vt && !policy->inside.vt) || !(policy->ops >> call->collective & 1) ||
+        policy->excluded)
         return false;
     /* Trainers' barriers are all-reduces of one to four elements. */
     if (call->bytes <= 4 * cinch_dtype_size(call->dtype)) return false;
@@ -176,7 +209,7 @@ bool cinch_policy_compresses(const cinch_policy *policy, const cinch_settings *s
         return false;
     if (shape->reduces && call->redop != cinchSum && call->redop != cinchAvg) return false;
     /* An owner decodes what it sends, so in place its own elements would change. */
-    if (!shape->reduces && call->in_place && !policy->codec.inplace) return false;
+    if (!shape->reduces && call->in_place && !may_change(policy)) return false;
     if (!(policy->dtypes >> call->dtype & 1)) return false;
     for (int i = 0; i < policy->nexclusions; i++) {
         const cinch_exclusion *e = &policy->exclusion[i];

@@ -20,7 +20,7 @@ typedef struct cinch_policy {
     bool auto_intra, auto_inter;      /* these are what `auto` compresses with where it pays */
     cinch_codec codec;                /* in force: of the level that the communicator spans */
     bool automatic;                   /* and used only where it pays */
-    bool both_levels;                 /* and inside hosts too */
+    cinch_codec inside;               /* in force inside hosts, where it spans several */
     unsigned dtypes;                  /* bit per cinchDataType_t that may be compressed */
     unsigned ops;                     /* bit per cinch_collective in CINCH_CODEC_OPS */
     bool excluded;                    /* the whole communicator, by name */
@@ -37,6 +37,9 @@ bool cinch_policy_load(const cinch_settings *settings, const char *name, cinch_p
  * budget. False with a clause in why. */
 bool cinch_policy_codec(const cinch_settings *settings, const char *spec, cinch_codec *codec,
                         bool *automatic, char *why, size_t room);
+
+/* The unit at whose multiples pieces for both codecs begin; vt NULL is none. */
+size_t cinch_policy_granule(const cinch_codec *a, const cinch_codec *b);
 
 /* What decides whether a call is compressed. */
 typedef struct cinch_candidate {

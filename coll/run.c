@@ -5,24 +5,34 @@
 
 #include "base/fpu.h"
 #include "base/log.h"
-#include "coll/engine.h"
+#include "coll/gpu.h"
 #include "compress/dtype.h"
 
 /* CINCH_NONFINITE=error: every rank decodes the same bytes, so every rank finds the same. */
-static cinchResult_t refuse_nonfinite(const cinch_op *op) {
+static bool all_finite(const unsigned char *data, cinchDataType_t dtype, size_t count) {
     float tile[256];
-    const unsigned char *at = op->call.recv;
+    for (size_t i = 0; i < count; i += 256) {
+        size_t length = count - i < 256 ? count - i : 256;
+        cinch_widen(tile, data + i * cinch_dtype_size(dtype), dtype, length);
+        for (size_t j = 0; j < length; j++)
+            if (!isfinite(tile[j])) return false;
+    }
+    return true;
+}
+
+static cinchResult_t refuse_nonfinite(const cinch_op *op) {
     const cinch_shape *shape = cinch_shape_of(op->call.collective);
     size_t all = op->call.count * (size_t)cinch_shape_out_blocks(shape, op->call.comm->nranks);
-    for (size_t i = 0; i < all; i += 256) {
-        size_t length = all - i < 256 ? all - i : 256;
-        cinch_widen(tile, at + i * op->esize, op->call.dtype, length);
-        for (size_t j = 0; j < length; j++)
-            if (!isfinite(tile[j]))
-                return cinch_fail(cinchInvalidUsage,
-                                  "the compressed %s number %llu met NaN or Inf, and "
-                                  "CINCH_NONFINITE=error",
-                                  shape->name, (unsigned long long)op->number);
+    size_t most = op->gpu ? CINCH_GPU_PIECE / sizeof(double) : all;
+    for (size_t i = 0; i < all; i += most) {
+        size_t length = all - i < most ? all - i : most;
+        const unsigned char *data = (const unsigned char *)op->call.recv + i * op->esize;
+        if (op->gpu) CINCH_TRY(cinch_gpu_view(op->gpu, data, length * op->esize, &data));
+        if (all_finite(data, op->call.dtype, length)) continue;
+        return cinch_fail(cinchInvalidUsage,
+                          "the compressed %s number %llu met NaN or Inf, and "
+                          "CINCH_NONFINITE=error",
+                          shape->name, (unsigned long long)op->number);
     }
     return cinchSuccess;
 }
@@ -62,6 +72,7 @@ static void end(cinch_op *op, cinchResult_t result) {
         if (result != cinchSuccess) forget_residuals(op);
         count(op);
     } else {
+        cinch_gpu_stop(op);
         forget_residuals(op);
         bool argument = result == cinchInvalidUsage || result == cinchInvalidArgument;
         if (!(ours && argument)) result = cinch_comm_fail(comm, result);
@@ -74,6 +85,7 @@ static void end(cinch_op *op, cinchResult_t result) {
 /* One rank has nobody to talk to: every buffer is one block. */
 static cinchResult_t alone(cinch_op *op) {
     size_t bytes = op->call.count * cinch_dtype_size(op->call.dtype);
+    if (op->gpu) return cinch_gpu_alone(op);
     if (op->call.premul)
         cinch_premul(op->call.recv, op->call.send, op->call.dtype, op->call.count,
                      op->call.device_scalar ? op->call.device_scalar : op->call.scalar);
@@ -85,6 +97,7 @@ static cinchResult_t alone(cinch_op *op) {
 static void begin(cinch_op *op) {
     op->began = cinch_ticks();
     cinchResult_t result = cinch_comm_state(op->call.comm);
+    if (result == cinchSuccess && op->call.on) cinch_gpu_open(op);
     if (result == cinchSuccess && op->call.collective == CINCH_SENDRECV) {
         result = cinch_p2p_begin(op);
     } else if (result == cinchSuccess && op->call.comm->nranks == 1) {
@@ -110,8 +123,11 @@ static void drive(cinch_op *op, bool *moved) {
     if (result == cinchSuccess && op->state == CINCH_OP_ENTERING)
         result = cinch_op_enter(op, moved);
     if (result == cinchSuccess && op->state == CINCH_OP_RUNNING) {
-        result = op->call.collective == CINCH_SENDRECV ? cinch_p2p_progress(op, moved)
-                                                       : cinch_op_progress(op, moved);
+        bool pairs = op->call.collective == CINCH_SENDRECV;
+        if (op->gpu)
+            result = cinch_gpu_progress(op, pairs, moved);
+        else
+            result = pairs ? cinch_p2p_progress(op, moved) : cinch_op_progress(op, moved);
         if (result != cinchSuccess) result = cinch_comm_first_cause(op->call.comm, result);
     }
     if (result != cinchSuccess || op->state == CINCH_OP_DONE) {

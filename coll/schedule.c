@@ -123,16 +123,22 @@ void cinch_build_wait(cinch_builder *b, int flag, int peer) {
     item->peer = (uint16_t)peer;
 }
 
-void cinch_build_encode(cinch_builder *b, unsigned flags, cinch_ref dst, cinch_ref src) {
-    add(b, CINCH_DO_ENCODE, &dst, 1, &src, 1)->flags = (uint8_t)flags;
+static void coded(cinch_builder *b, cinch_item *item, unsigned flags) {
+    item->flags = (uint8_t)flags;
     b->s->encoded = true;
+    b->s->codecs |= (uint8_t)(1u << cinch_item_codec(item));
+}
+
+void cinch_build_encode(cinch_builder *b, unsigned flags, cinch_ref dst, cinch_ref src) {
+    cinch_item *item = add(b, CINCH_DO_ENCODE, &dst, 1, &src, 1);
+    coded(b, item, flags);
     b->s->owner |= (flags & CINCH_OWNER) != 0;
+    if (src.space == CINCH_IN) b->s->inputs |= (uint8_t)(1u << cinch_item_codec(item));
 }
 
 void cinch_build_sum(cinch_builder *b, unsigned flags, cinch_ref dst, const cinch_ref *src,
                      int nsrc) {
-    add(b, CINCH_DO_SUM, &dst, 1, src, nsrc)->flags = (uint8_t)flags;
-    b->s->encoded = true;
+    coded(b, add(b, CINCH_DO_SUM, &dst, 1, src, nsrc), flags);
 }
 
 /* The block of the user's memory, when in place. */

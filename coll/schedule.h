@@ -58,8 +58,17 @@ typedef struct cinch_ref {
 } cinch_ref;
 
 /* flags of an item */
-#define CINCH_FINAL 1u /* the sum is complete: avg divides here */
-#define CINCH_OWNER 2u /* ENCODE: of the owner's sum (fp32, in a BOX), not of the rank's input */
+#define CINCH_FINAL 1u  /* the sum is complete: avg divides here */
+#define CINCH_OWNER 2u  /* ENCODE: of the owner's sum (fp32, in a BOX), not of the rank's input */
+#define CINCH_WIDE 4u   /* ENCODE, SUM: plain sources are sums, fp32, each in a BOX */
+#define CINCH_INSIDE 8u /* ENCODE, SUM: with the codec for the inside of hosts */
+
+/* A SUM into a BOX is fp32, and nothing but an ENCODE or a SUM takes it; everything else is of the
+ * call's datatype. */
+
+/* The codecs of a call: that of the level which the communicator spans, or between hosts; and that
+ * for the inside of hosts where it spans several. */
+typedef enum { CINCH_CODEC_MAIN, CINCH_CODEC_INSIDE, CINCH_CODEC_COUNT } cinch_codec_index;
 
 #define CINCH_NO_MSG 0xffff
 
@@ -98,6 +107,8 @@ typedef struct cinch_schedule {
     bool entry_sync; /* every rank has entered the call before any runs its first item */
     bool encoded;    /* has ENCODE and SUM */
     bool owner;      /* and encodes sums, so that the owner has a residual */
+    uint8_t codecs;  /* bit per codec (CINCH_CODEC_*) that it has */
+    uint8_t inputs;  /* and that encodes the rank's input */
     uint16_t nmsg;
     uint16_t ntmp, nbox, nwire;
     int nitems;
@@ -144,6 +155,11 @@ void cinch_build_sum(cinch_builder *b, unsigned flags, cinch_ref dst, const cinc
 
 /* Finds the deps, counts slots, sets the depth. SystemError: out of memory. */
 cinchResult_t cinch_build_end(cinch_builder *b);
+
+/* Which codec an ENCODE or SUM is with. */
+static inline cinch_codec_index cinch_item_codec(const cinch_item *item) {
+    return item->flags & CINCH_INSIDE ? CINCH_CODEC_INSIDE : CINCH_CODEC_MAIN;
+}
 
 /* How a message is cut. */
 typedef struct cinch_cut {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coll/algo.h"
+#include "topo/pace.h"
 
 static const cinch_algo *const table[] = {
     &cinch_algo_oneshot,
@@ -86,15 +87,17 @@ cinchResult_t cinch_algo_build(const cinch_algo *algo, int rank, const cinch_cal
     return cinch_build_end(&b);
 }
 
-/* Guesses for messages: shared memory rings where windows exist, else TCP on a fast network. */
+/* Guesses for messages without a graph: shared memory rings where windows exist, else TCP on a fast
+ * network. */
 double cinch_cost_step(const cinch_call *call) {
-    return call->windows ? 0.4 : 10.0;
+    return call->pace ? call->pace->step_us : call->windows ? 0.4 : 10.0;
 }
 double cinch_cost_byte(const cinch_call *call) {
-    return call->windows ? 1.2e-4 : 8e-4;
+    return call->pace ? call->pace->byte_us : call->windows ? 1.2e-4 : 8e-4;
 }
 
 double cinch_cost_crossing(const cinch_call *call) {
+    if (call->pace) return call->pace->crossing;
     if (call->per_host < 2 || call->hosts < 2) return 1;
     double n = call->nranks, here = call->per_host;
     return here * (n - here) / (n - 1);

@@ -9,18 +9,7 @@
 #include "coll/simulate_net.h"
 #include "transports/sim.h"
 
-/* Latencies by class of link. Where messages pass two links of a kind, together they are what
- * NCCL's tuner has for a hop of its low-latency protocol (tuning.cc): NVLink 0.6 us, PCI 1 us; a
- * way between hosts is four PCI links and two of the network, 5 us in its trees. Between CPUs:
- * UCX's 0.5 us (ucs_topo). Shared memory: half of cinch_cost_step. Links of a `.graph` have no
- * class. */
-const cinch_simulate_options cinch_simulate_defaults = {.latency_us = {[CINCH_LINK_OTHER] = 0.5,
-                                                                       [CINCH_LINK_NVLINK] = 0.3,
-                                                                       [CINCH_LINK_C2C] = 0.3,
-                                                                       [CINCH_LINK_PCI] = 0.5,
-                                                                       [CINCH_LINK_SYS] = 0.5,
-                                                                       [CINCH_LINK_NET] = 1.5,
-                                                                       [CINCH_LINK_SHM] = 0.2},
+const cinch_simulate_options cinch_simulate_defaults = {.latency_us = CINCH_LINK_LATENCIES,
                                                         .ahead_bytes = (size_t)256 << 10,
                                                         .esize = 4,
                                                         .ratio = 0.25,

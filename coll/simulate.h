@@ -12,9 +12,8 @@
 
 #include "coll/algo.h"
 #include "topo/graph.h"
+#include "topo/pace.h"
 #include "topo/plan.h"
-
-enum { CINCH_LINK_CLASSES = CINCH_LINK_SHM + 1 };
 
 typedef struct cinch_simulate_options {
     double latency_us[CINCH_LINK_CLASSES]; /* of a link, by its class */

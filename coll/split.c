@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "coll/group.h"
+#include "coll/inforce.h"
 #include "coll/making.h"
 
 /* ---- split ---- */
@@ -90,6 +91,14 @@ static cinchResult_t check_offer(const splitting *s, int leader) {
                   : cinchSuccess;
 }
 
+/* A rank that cannot still joins the others, to say so. */
+static void inherit(cinch_making *m) {
+    cinchResult_t result = cinch_inforce_inherit(m->comm, m->parent);
+    if (result == cinchSuccess || m->refusal.why[0]) return;
+    m->refusal.code = result;
+    snprintf(m->refusal.why, sizeof m->refusal.why, "%s", cinch_last_error());
+}
+
 cinchResult_t cinch_split_run(cinch_making *m) {
     splitting s = {.m = m};
     struct cinchComm *parent = m->parent;
@@ -103,6 +112,7 @@ cinchResult_t cinch_split_run(cinch_making *m) {
         int rank, nranks, leader;
         find_place(parent, s.wishes, &rank, &nranks, &leader);
         common = check_offer(&s, leader);
+        inherit(m);
     }
     free(s.wishes);
     free(s.offers);

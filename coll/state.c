@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coll/comm.h"
+#include "coll/gpu.h"
 #include "coll/inforce.h"
 
 /* What one rank says of its cinchCommSetCodec: all must say the same. */
@@ -55,9 +55,11 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
         return cinch_fail(cinchInvalidUsage, "codec \"%.100s\": %.300s", spec,
                           why[0] ? why : "at most 255 characters are accepted");
     CINCH_TRY(result);
-    if (!same_codec(&codec, &comm->policy.codec)) cinch_ef_clear(&comm->ef);
-    comm->policy.both_levels =
-        spec ? !automatic : comm->policy.intra.vt && !comm->policy.auto_intra;
+    const cinch_codec inside = comm->policy.inside;
+    cinch_comm_use_inside(comm, spec ? &codec : &comm->policy.intra,
+                          spec ? automatic : comm->policy.auto_intra);
+    if (!same_codec(&codec, &comm->policy.codec) || !same_codec(&inside, &comm->policy.inside))
+        cinch_ef_clear(&comm->ef);
     CINCH_TRY(cinch_comm_use_codec(comm, &codec, automatic));
     return cinch_inforce_measure(comm);
 }
@@ -91,6 +93,7 @@ cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
     CINCH_TRY(cinch_comm_check(comm));
     if (!len) return cinch_fail(cinchInvalidArgument, "len is NULL");
     CINCH_TRY(cinch_comm_drain(comm));
+    CINCH_TRY(cinch_gpu_mirrors_back(comm));
     size_t need = cinch_ef_export_size(&comm->ef), room = *len;
     *len = need;
     if (!buf) return cinchSuccess;
@@ -112,6 +115,7 @@ cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {
     CINCH_TRY(cinch_comm_drain(comm));
     if (!isfinite(factor))
         return cinch_fail(cinchInvalidArgument, "factor %g: a finite number is accepted", factor);
+    CINCH_TRY(cinch_gpu_mirrors_back(comm));
     cinch_ef_scale(&comm->ef, factor);
     return cinchSuccess;
 }

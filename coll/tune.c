@@ -2,6 +2,7 @@
 /* All that is measured of a machine: network, graph, codecs, and the curves of the algorithms. */
 #include "coll/tune.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,13 +17,14 @@ const char *const cinch_tune_codecs[] = {"int8", "bf16", NULL};
 static const char *const speeds[] = {"int8", "bf16", "topk"};
 
 enum {
-    MOST_TRIALS = 64,
+    MOST_TRIALS = CINCH_MOST_WAYS,
     CODEC_FROM = 256 << 10, /* smaller messages gain nothing by a codec */
     OUT_FROM = 64 << 10,    /* below, who is slow for many steps may be fast later */
     BUDGET_MS = 4000,
-    PASSES = 3,       /* over all sizes, as disturbances of a machine come and go; */
-    MOST_PASSES = 15, /* more where there is the time */
-    MOST_SIZES = 32
+    PASSES = 3,                      /* over all sizes, as disturbances of a machine come and go; */
+    MOST_PASSES = CINCH_MOST_PASSES, /* more where there is the time */
+    MOST_SIZES = 32,
+    SETTLE_US = 300000 /* until the scheduler has spread ranks over CPUs; then they stay there */
 };
 /* A trial so many times slower than the best at two sizes in a row, and not getting closer, is
  * measured no further. */
@@ -72,12 +74,17 @@ static cinchResult_t keep_point(cinch_tuned *tuned, cinch_collective collective,
     return cinchSuccess;
 }
 
+/* The median of the pass that was the last. */
+static double last_of(const cinch_trial *trial) {
+    return trial->samples->pass_us[trial->samples->passes - 1];
+}
+
 static void give_up(const cinch_timing *t, cinch_trial *trial, uint64_t bytes) {
-    double best = 0, mine = trial->samples->best;
+    double best = 0, mine = last_of(trial);
     for (int i = 0; i < t->trials; i++) {
         const cinch_trial *other = &t->trial[i];
         if (!other->able || strcmp(other->spec, trial->spec) != 0) continue;
-        if (best == 0 || other->samples->best < best) best = other->samples->best;
+        if (best == 0 || last_of(other) < best) best = last_of(other);
     }
     double ratio = mine / best;
     bool far = bytes >= OUT_FROM && ratio > FAR && ratio > CLOSER * trial->ratio;
@@ -118,17 +125,35 @@ static cinchResult_t pass(sweep *w, int number, const cinch_tune_options *o) {
     return cinchSuccess;
 }
 
+/* What all passes at a size say, into the curves. */
+static cinchResult_t keep_size(const sweep *w, int k, cinch_tuned *tuned) {
+    const cinch_timing *t = &w->timing;
+    double us[MOST_TRIALS * MOST_PASSES], out[MOST_TRIALS];
+    int way[MOST_TRIALS], ways = 0, passes = 0;
+    for (int i = 0; i < t->trials; i++) { /* who takes part at a size does so in all passes */
+        const cinch_samples *s = &w->samples[k][i];
+        if (!s->passes) continue;
+        passes = s->passes;
+        memcpy(&us[ways * passes], s->pass_us, (size_t)passes * sizeof *us);
+        way[ways++] = i;
+    }
+    if (ways) cinch_timing_polish(us, ways, passes, out);
+    for (int i = 0; i < ways; i++) {
+        const cinch_trial *trial = &t->trial[way[i]];
+        CINCH_TRY(
+            keep_point(tuned, t->collective, trial->algo->name, trial->spec, w->bytes[k], out[i]));
+    }
+    return cinchSuccess;
+}
+
 static cinchResult_t run_sweep(sweep *w, const cinch_tune_options *o, cinch_tuned *tuned) {
     cinch_timing *t = &w->timing;
     for (uint64_t b = o->first; b <= o->last && w->sizes < MOST_SIZES; b *= 4)
         w->bytes[w->sizes++] = b;
     CINCH_TRY(list_trials(t));
+    CINCH_TRY(cinch_timing_settle(t, fmin(SETTLE_US, w->budget_us)));
     for (int p = 0; p < MOST_PASSES; p++) CINCH_TRY(pass(w, p, o));
-    for (int k = 0; k < w->sizes; k++)
-        for (int i = 0; i < t->trials; i++)
-            if (w->samples[k][i].best > 0)
-                CINCH_TRY(keep_point(tuned, t->collective, t->trial[i].algo->name, t->trial[i].spec,
-                                     w->bytes[k], w->samples[k][i].best));
+    for (int k = 0; k < w->sizes; k++) CINCH_TRY(keep_size(w, k, tuned));
     return cinchSuccess;
 }
 
@@ -178,7 +203,7 @@ static cinchResult_t network(struct cinchComm *comm, cinch_tune_net *net, cinch_
     tuned->shm_gbps = net->shm_gbps;
     tuned->net_alpha_us = middle_alpha(net);
     CINCH_TRY(cinch_tune_graph(net, comm->nranks, tuned->host, &tuned->graph));
-    return cinch_atlas_use_graph(comm, &tuned->graph);
+    return cinch_atlas_use_tuned(comm, tuned);
 }
 
 static cinchResult_t measure(struct cinchComm *comm, const cinch_tune_options *o,
@@ -228,39 +253,55 @@ static cinchResult_t quick_size(cinch_timing *t, uint64_t *bytes, cinch_tuned *t
         cinch_call call = cinch_op_call(t->comm, t->collective, 0, t->count * sizeof(float));
         call.encoded = t->trial[i].codec.vt != NULL;
         CINCH_TRY(cinch_op_choose(t->comm, &call, cinchFloat32, &algo, &cut));
-        us[i] = samples[i].best;
+        us[i] = samples[i].pass_us[0];
         CINCH_TRY(keep_point(tuned, t->collective, algo->name, t->trial[i].spec, *bytes, us[i]));
         t->trial[i].samples = NULL;
     }
     return cinchSuccess;
 }
 
-/* Until the next size would take too long, or it is clear for messages that are compressed. */
-static cinchResult_t quick_sizes(cinch_timing *t, cinch_tuned *tuned) {
-    for (uint64_t bytes = QUICK_FIRST;; bytes *= 4) {
+/* Until the next size would take too long, or it is clear for messages that are compressed. A line
+ * that lets the first bytes pass at once grows slow all of a sudden: what came last comes again. */
+static cinchResult_t quick_sizes(cinch_timing *t, double most_us, cinch_tuned *tuned) {
+    double last_us = INFINITY;
+    for (uint64_t size = QUICK_FIRST;; size *= 4) {
+        uint64_t bytes = size; /* less where blocks do not divide it */
         double us[2];
         CINCH_TRY(quick_size(t, &bytes, tuned, us));
-        double ratio = us[0] / us[1], next = 4 * (us[0] + us[1]) * 2;
-        bool clear = (ratio > CLEAR || ratio < 1 / CLEAR) && bytes >= t->min_bytes;
-        if (bytes >= QUICK_MOST || t->spent_us + next > QUICK_US || clear) return cinchSuccess;
+        int calls = 4 * size < 1 << 20 ? 3 : 2; /* those that warm up, and one that counts */
+        double ratio = us[0] / us[1], both_us = us[0] + us[1];
+        double next = fmax(4, both_us / last_us) * both_us * calls;
+        last_us = both_us;
+        bool clear = (ratio > CLEAR || ratio < 1 / CLEAR) && size >= t->min_bytes;
+        if (size >= QUICK_MOST || t->spent_us + next > most_us || clear) return cinchSuccess;
     }
 }
 
-cinchResult_t cinch_tune_quick(struct cinchComm *comm, cinch_tuned *tuned) {
-    const char *codec = cinch_budget_codec(comm->settings.max_rel_error);
+/* share: of the time for all. */
+static cinchResult_t quick_curves(struct cinchComm *comm, cinch_collective collective,
+                                  const char *codec, double share, cinch_tuned *tuned) {
     cinch_trial trial[2];
     cinch_timing t;
-    CINCH_TRY(cinch_inforce_place(comm, tuned));
-    if (strcmp(codec, "none") == 0) return cinchSuccess;
-    cinchResult_t result = cinch_timing_begin(&t, comm, CINCH_ALLREDUCE, QUICK_MOST);
+    cinchResult_t result = cinch_timing_begin(&t, comm, collective, QUICK_MOST);
     t.trial = trial;
     t.trials = 2;
-    t.budget_us = QUICK_SIZE_US;
+    t.budget_us = QUICK_SIZE_US * share;
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[0], NULL, "none");
     if (result == cinchSuccess) result = cinch_timing_trial(&t, &trial[1], NULL, codec);
-    if (result == cinchSuccess) result = quick_sizes(&t, tuned);
+    if (result == cinchSuccess) result = quick_sizes(&t, QUICK_US * share, tuned);
     cinchResult_t end = cinch_timing_end(&t);
-    if (result == cinchSuccess) result = end;
+    return result == cinchSuccess ? end : result;
+}
+
+cinchResult_t cinch_tune_quick(struct cinchComm *comm, unsigned ops, cinch_tuned *tuned) {
+    const char *codec = cinch_budget_codec(comm->settings.max_rel_error);
+    CINCH_TRY(cinch_inforce_place(comm, tuned));
+    if (strcmp(codec, "none") == 0) return cinchSuccess;
+    cinchResult_t result = cinchSuccess;
+    for (int c = 0; c < CINCH_COLLECTIVES && result == cinchSuccess; c++)
+        if (ops >> c & 1)
+            result = quick_curves(comm, (cinch_collective)c, codec, 1.0 / __builtin_popcount(ops),
+                                  tuned);
     if (result != cinchSuccess) cinch_tuned_free(tuned);
     return result;
 }

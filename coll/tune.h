@@ -60,10 +60,11 @@ extern const char *const cinch_tune_codecs[];
 cinchResult_t cinch_tune(struct cinchComm *comm, const cinch_tune_options *options,
                          cinch_tune_net *net, cinch_tuned *tuned);
 
-/* A short measurement for CINCH_CODEC=auto without a plan file, into a zeroed `tuned`: curves of an
- * exact all-reduce and of one with the codec that auto uses, each by the algorithm that is chosen
- * without this. Also in a join, once links and views are there. Where the codec is none, `tuned`
- * gets no curves. */
-cinchResult_t cinch_tune_quick(struct cinchComm *comm, cinch_tuned *tuned);
+/* A short measurement for CINCH_CODEC=auto where no plan file knows, into a zeroed `tuned`: for
+ * each of the collectives, of which `ops` has a bit each, curves of an exact one and of one with
+ * the codec that auto uses, by the algorithms that are chosen without this. The time is shared out
+ * among them. Also in a join, once links and views are there. Where the codec is none, `tuned` gets
+ * no curves. */
+cinchResult_t cinch_tune_quick(struct cinchComm *comm, unsigned ops, cinch_tuned *tuned);
 
 #endif

@@ -15,9 +15,10 @@
 #define SAMPLE_US 1000.0
 #define BATCH_MOST (1u << 20)
 
-/* A trial so many times slower than the best of its codec is not measured more exactly than that.
- */
+/* A trial so many times slower than the best of its codec, by a few samples, is not measured more
+ * exactly than that. */
 #define FAR 4.0
+enum { FEW = 3 };
 
 #define SLOW_US 200000.0 /* a call that has no time for a warm-up that does not count */
 
@@ -27,6 +28,7 @@ static void put_in_force(struct cinchComm *comm, cinch_collective c, const cinch
     snprintf(comm->policy.algo[c], sizeof comm->policy.algo[c], "%s",
              trial->algo ? trial->algo->name : "");
     comm->policy.codec = trial->codec;
+    comm->policy.inside = (cinch_codec){0};
     comm->oneshot_most = trial->oneshot_most;
 }
 
@@ -104,18 +106,8 @@ static cinchResult_t slowest(const cinch_timing *t, double *us) {
 
 /* ---- samples ---- */
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(const cinch_samples *samples) {
-    double sorted[CINCH_MOST_SAMPLES];
-    int n = samples->count;
-    if (!n) return 0;
-    memcpy(sorted, samples->us, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
-    return (sorted[n / 2] + sorted[(n - 1) / 2]) / 2;
+    return samples->count ? cinch_timing_quantile(samples->us, samples->count, 0.5) : 0;
 }
 
 static cinchResult_t batch(const cinch_timing *t, unsigned calls, double *us) {
@@ -179,8 +171,8 @@ static double best_of(const cinch_timing *t, const char *spec) {
 static bool wants_more(const cinch_timing *t, const cinch_trial *trial, double began_us) {
     if (!trial->able || trial->samples->count >= t->most) return false;
     if (!trial->samples->count) return true;
-    if (median(trial->samples) > FAR * best_of(t, trial->spec)) return false;
-    return t->spent_us - began_us < t->budget_us;
+    if (t->spent_us - began_us >= t->budget_us) return false;
+    return trial->samples->count < FEW || median(trial->samples) <= FAR * best_of(t, trial->spec);
 }
 
 /* Everything here depends on times that all ranks have, so all do the same. */
@@ -195,6 +187,18 @@ static cinchResult_t take_all(cinch_timing *t) {
             more = true;
             CINCH_TRY(take(t, &t->trial[i]));
         }
+    }
+    return cinchSuccess;
+}
+
+cinchResult_t cinch_timing_settle(cinch_timing *t, double for_us) {
+    enum { BYTES = 64 << 10, CALLS = 16 };
+    uint64_t bytes = t->room < BYTES ? t->room : BYTES;
+    t->count = bytes / sizeof(float) / (size_t)t->comm->nranks;
+    if (!t->count) t->count = 1;
+    for (double us = 0, sum = 0; sum < for_us; sum += us) {
+        CINCH_TRY(batch(t, CALLS, &us));
+        CINCH_TRY(slowest(t, &us));
     }
     return cinchSuccess;
 }
@@ -219,16 +223,14 @@ cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes) {
     for (int i = 0; i < t->trials; i++) {
         cinch_trial *trial = &t->trial[i];
         trial->able = !trial->out && *bytes >= trial->from &&
-                      (!t->again || trial->samples->best > 0) &&
+                      (!t->again || trial->samples->passes) &&
                       serves(t, trial, t->count * sizeof(float));
         trial->samples->count = 0;
     }
     CINCH_TRY(take_all(t));
     for (int i = 0; i < t->trials; i++) {
         cinch_samples *s = t->trial[i].samples;
-        if (!t->trial[i].able) continue;
-        double us = median(s);
-        if (s->best == 0 || us < s->best) s->best = us;
+        if (t->trial[i].able && s->passes < CINCH_MOST_PASSES) s->pass_us[s->passes++] = median(s);
     }
     return cinchSuccess;
 }
@@ -253,6 +255,7 @@ static void keep_rules(cinch_timing *t) {
     t->compressed_calls = comm->compressed_calls;
     t->nonfinite = comm->nonfinite;
     comm->policy.automatic = comm->policy.excluded = false;
+    comm->policy.inside = (cinch_codec){0}; /* exact is exact everywhere */
     comm->policy.nexclusions = 0;
     comm->policy.ops |= 1u << t->collective;
     comm->policy.dtypes |= 1u << cinchFloat32;
@@ -284,6 +287,7 @@ cinchResult_t cinch_timing_begin(cinch_timing *t, struct cinchComm *comm,
     uint64_t room = most_bytes > least ? most_bytes : least;
     *t = (cinch_timing){.comm = comm, .collective = collective, .most = CINCH_MOST_SAMPLES};
     keep_rules(t);
+    t->room = room;
     t->send = malloc(room);
     t->recv = malloc(room);
     if (!t->send || !t->recv)

@@ -6,14 +6,15 @@
 
 #include "coll/comm.h"
 
-enum { CINCH_MOST_SAMPLES = 15 };
+enum { CINCH_MOST_SAMPLES = 15, CINCH_MOST_PASSES = 15, CINCH_MOST_WAYS = 64 };
 
 /* Of one way at one size; zeroed: none yet. */
 typedef struct cinch_samples {
     unsigned batch; /* calls back to back; 0: not known yet */
     int count;      /* of this run */
     double us[CINCH_MOST_SAMPLES];
-    double best; /* the least median of a run: disturbances only add, and do not last; 0: none */
+    int passes;                        /* runs so far, of which at most so many are kept: */
+    double pass_us[CINCH_MOST_PASSES]; /* the median of each */
 } cinch_samples;
 
 /* One way to serve the call. */
@@ -40,6 +41,7 @@ typedef struct cinch_timing {
     double budget_us; /* of a run */
     double spent_us;  /* so far */
     unsigned char *send, *recv;
+    uint64_t room;       /* of each, bytes */
     size_t count;        /* floats of a block */
     cinch_trial rest;    /* what is in force between */
     cinch_policy policy; /* as it was, with all below */
@@ -58,8 +60,23 @@ cinchResult_t cinch_timing_end(cinch_timing *t);
 cinchResult_t cinch_timing_trial(cinch_timing *t, cinch_trial *trial, const cinch_algo *algo,
                                  const char *spec);
 
+/* Calls of what is in force between, for about so long: ranks that have slept, or are more than
+ * there are CPUs, get their CPUs from the scheduler by and by, and keep them then. */
+cinchResult_t cinch_timing_settle(cinch_timing *t, double for_us);
+
 /* Measures every trial that serves a call of that size, which is rounded to whole elements. Those
- * that are far from the best get a sample and no more. */
+ * that are far from the best get a few samples and no more. */
 cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes);
+
+/* What passes say of ways that took turns in all of them: us[w * passes + p], each above 0, becomes
+ * out[w]. A pass has its own disturbance, which all ways share: what Tukey's median polish of the
+ * logarithms gives it (Exploratory Data Analysis, 1977, chapter 11). Without that, a way's time is
+ * the geometric mean of its passes, so that one lucky pass makes no favourite and one that is
+ * sometimes very slow pays for it; and of the disturbances counts the lower quartile, because they
+ * only add. */
+void cinch_timing_polish(const double *us, int ways, int passes, double *out);
+
+/* Of at most CINCH_MOST_WAYS values, at least one; part 0.5: the median. */
+double cinch_timing_quantile(const double *value, int count, double part);
 
 #endif

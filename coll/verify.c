@@ -18,6 +18,8 @@ typedef struct value {
     int piece;       /* see cinch_shape_piece_in */
     int part, round; /* what it is a piece of; round counts over calls, -1: nothing written yet */
     bool encoded;
+    uint8_t codec; /* with which, where encoded */
+    bool wide;     /* a sum in fp32 */
     uint8_t finals;
 } value;
 
@@ -221,6 +223,20 @@ static bool put(machine *m, rank_state *r, const cinch_ref *ref, int part, int t
 
 /* ---- items ---- */
 
+/* Whether the item can take the value from there. */
+static bool fits(machine *m, rank_state *r, const cinch_item *item, const cinch_ref *src,
+                 const value *v) {
+    if (v->encoded != (item->op == CINCH_DO_SUM && src->space == CINCH_WIRE))
+        return wrong(m, r, "takes encoded bytes for plain elements, or the reverse");
+    if (v->encoded && v->codec != cinch_item_codec(item))
+        return wrong(m, r, "decodes with codec %d what codec %d encoded", cinch_item_codec(item),
+                     v->codec);
+    bool wide = item->op == CINCH_DO_ENCODE ? item->flags & (CINCH_OWNER | CINCH_WIDE)
+                                            : item->op == CINCH_DO_SUM && item->flags & CINCH_WIDE;
+    return v->encoded || v->wide == wide ||
+           wrong(m, r, "takes a sum in fp32 for elements, or the reverse");
+}
+
 /* COPY, REDUCE, ENCODE and SUM: dst = the sum of the sources. */
 static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
     const cinch_ref *dst = &r->s->refs[item->ref], *src = dst + item->ndst;
@@ -238,8 +254,7 @@ static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
             if (!exists(m, r, &src[i])) return false;
             cell *c = find(m, r, &src[i], first_part(&src[i]) + w, t);
             if (!may_read(m, r, c) || !holds(m, r, c, t)) return false;
-            if (c->is.encoded != (item->op == CINCH_DO_SUM && src[i].space == CINCH_WIRE))
-                return wrong(m, r, "takes encoded bytes for plain elements, or the reverse");
+            if (!fits(m, r, item, &src[i], &c->is)) return false;
             if (c->is.part != first_part(&src[i]) + w)
                 return wrong(m, r, "takes part %d for part %d", c->is.part,
                              first_part(&src[i]) + w);
@@ -254,6 +269,8 @@ static bool combine(machine *m, rank_state *r, const cinch_item *item, int t) {
             for (int q = 0; q < m->n; q++) counts[q] = (uint8_t)(counts[q] + c->counts[q]);
         }
         sum.encoded = item->op == CINCH_DO_ENCODE;
+        sum.codec = sum.encoded ? (uint8_t)cinch_item_codec(item) : 0;
+        sum.wide = item->op == CINCH_DO_SUM && dst->space == CINCH_BOX;
         if (summing && (item->flags & CINCH_FINAL)) sum.finals++;
         for (int i = 0; i < item->ndst; i++) {
             int part = first_part(&dst[i]) + w;
@@ -302,6 +319,7 @@ static bool match(machine *m, rank_state *from, rank_state *to) {
         for (int w = 0; w < width; w++) {
             cell *c = find(m, from, src, first_part(src) + w, a->round);
             if (!holds(m, from, c, a->round)) return false;
+            if (c->is.wide) return wrong(m, from, "sends a sum in fp32 for elements");
             if (!put(m, to, dst, first_part(dst) + w, b->round, c->is, c->counts)) return false;
         }
         memcpy(b->clock, a->clock, (size_t)m->n * sizeof *b->clock);

@@ -35,6 +35,11 @@ typedef struct cinch_int8_params {
     uint64_t seed;
 } cinch_int8_params;
 
+typedef struct cinch_topk_params {
+    double ratio;
+    bool global;
+} cinch_topk_params;
+
 /* Where random rounding draws from: a key per encode, and the place of src[0] in the buffer. */
 typedef struct cinch_int8_random {
     uint64_t key;
@@ -48,6 +53,13 @@ static inline uint64_t cinch_mix64(uint64_t x) {
     x ^= x >> 32;
     x *= 0xd6e8feb86659fd93u;
     return x ^ (x >> 32);
+}
+
+/* The key of an encode. */
+static inline uint64_t cinch_int8_key(uint64_t seed, const cinchCodecSite_t *site) {
+    uint64_t key = cinch_mix64(seed + 0x9e3779b97f4a7c15u);
+    key = cinch_mix64(key + site->call);
+    return cinch_mix64(key + ((uint64_t)site->rank << 32 | site->phase));
 }
 
 /* The key of the block whose first element is `index`. */

@@ -43,12 +43,14 @@ typedef struct cinch_gpu {
     /* The length of every message of that many elements; 0: it depends on them. */
     size_t (*wire_bytes)(const cinch_codec *codec, size_t count);
     /* As cinch_codec_prepare: what a codec must see before the first segment. The state is
-     * state_bytes of device memory (0: none is wanted), aligned to 16. */
+     * state_bytes of device memory (0: none is wanted), aligned to 16. src and residual stay as
+     * they are until the segment that they belong to is encoded, residual NULL or not in both, and
+     * an encode's site is a whole number of granules behind prepare's. */
     size_t (*state_bytes)(const cinch_codec *codec, size_t count);
     cinchResult_t (*prepare)(const cinch_gpu_where *where, const cinch_codec *codec,
-                             cinchDataType_t dtype, const void *src, const float *residual,
-                             size_t count, void *state);
-    /* As cinch_codec_encode. */
+                             const cinchCodecSite_t *site, cinchDataType_t dtype, const void *src,
+                             const float *residual, size_t count, void *state);
+    /* As cinch_codec_encode; but where state_bytes is not 0 a state must be given. */
     cinchResult_t (*encode)(const cinch_gpu_where *where, const cinch_codec *codec,
                             const cinchCodecSite_t *site, const void *state, cinchDataType_t dtype,
                             const void *src, float *residual, size_t count, void *wire,
@@ -58,6 +60,21 @@ typedef struct cinch_gpu {
                          const cinch_gpu_term *terms, int nterms, cinchDataType_t src_dtype,
                          cinchDataType_t dst_dtype, void *dst, size_t count, int avg_n,
                          cinch_gpu_counts *counts);
+
+    /* Where wire_bytes is 0: leaves the length of the message that encode made at wire in *bytes,
+     * in memory that the GPU reaches. */
+    cinchResult_t (*measure)(const cinch_gpu_where *where, const cinch_codec *codec,
+                             const void *wire, size_t count, unsigned long long *bytes);
+
+    /* An owner's step in one pass, for codecs that `fuses` names: the sum of terms in fp32, encoded
+     * at wire, and, where dst is not NULL, decoded again there. The same bits as sum, encode, sum.
+     */
+    bool (*fuses)(const cinch_codec *codec);
+    cinchResult_t (*sum_encode)(const cinch_gpu_where *where, const cinch_codec *codec,
+                                const cinchCodecSite_t *site, const cinch_gpu_term *terms,
+                                int nterms, cinchDataType_t src_dtype, float *residual,
+                                size_t count, int avg_n, void *wire, cinchDataType_t dst_dtype,
+                                void *dst, cinch_gpu_counts *counts);
 } cinch_gpu;
 
 /* NULL in a build without CUDA. */

@@ -126,11 +126,7 @@ static size_t encode(const void *params, const cinchCodecSite_t *site, const voi
     (void)state;
     const cinch_int8_params *p = params;
     cinch_int8_random random = {.index = site->offset};
-    if (p->stochastic) {
-        random.key = cinch_mix64(p->seed + 0x9e3779b97f4a7c15u);
-        random.key = cinch_mix64(random.key + site->call);
-        random.key = cinch_mix64(random.key + ((uint64_t)site->rank << 32 | site->phase));
-    }
+    if (p->stochastic) random.key = cinch_int8_key(p->seed, site);
     unsigned char *codes = wire;
     cinch_codec_kernels_get()->int8_encode(p, &random, src, residual, count, codes, codes + count,
                                            nonfinite);

@@ -3,10 +3,7 @@
 #include "compress/codec_kernels.h"
 #include "compress/codec_params.h"
 
-typedef struct topk_params {
-    double ratio;
-    bool global;
-} topk_params;
+typedef cinch_topk_params topk_params;
 
 /* select=global: what prepare found out about the whole buffer. */
 typedef struct topk_state {

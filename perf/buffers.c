@@ -28,8 +28,12 @@ static void lay_out_slots(cinch_buffers *b) {
     b->slots = pool / b->stride + 2;
 }
 
+size_t cinch_buffers_size(const cinch_buffers *b) {
+    return MARGIN + b->slots * b->stride + MARGIN;
+}
+
 static cinchResult_t allocate(cinch_buffers *b, cinch_pool *pool) {
-    size_t size = MARGIN + b->slots * b->stride + MARGIN;
+    size_t size = cinch_buffers_size(b);
     void *p = NULL;
     if (!pool->bytes) return cinchSuccess;
     if (b->shape.mem_cinch)

@@ -21,6 +21,7 @@ typedef struct cinch_buffers_shape {
 
 typedef struct cinch_pool {
     unsigned char *memory; /* NULL: none */
+    unsigned char *on_gpu; /* the same there; NULL: none */
     size_t bytes;          /* of a slot, without what is around it */
 } cinch_pool;
 
@@ -35,6 +36,9 @@ typedef struct cinch_buffers {
 /* All memory is touched, and zero. After a failure too the buffers want cinch_buffers_free. */
 cinchResult_t cinch_buffers_make(cinch_buffers *buffers, const cinch_buffers_shape *shape);
 void cinch_buffers_free(cinch_buffers *buffers);
+
+/* Bytes of a pool, with all that is around its slots. */
+size_t cinch_buffers_size(const cinch_buffers *buffers);
 
 /* The rank's input into every slot. */
 void cinch_buffers_fill(cinch_buffers *buffers, const cinch_data *data);

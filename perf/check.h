@@ -12,8 +12,9 @@ typedef struct cinch_check {
     const cinch_operation *operation;
     int rank, root; /* whose result it is */
     const cinch_data *data;
-    const cinch_codec *codec; /* what the call really used; NULL: none */
-    bool sum_encoded;         /* the sums were encoded as well as the inputs */
+    const cinch_codec *codec;   /* what encoded the inputs; NULL: none */
+    bool sum_encoded;           /* the sums were encoded as well as the inputs */
+    const cinch_codec *then[2]; /* what encoded sums of some ranks before the last, in turn */
 } cinch_check;
 
 typedef struct cinch_verdict {

@@ -36,12 +36,28 @@ static void work_free(work *w) {
     free(w->bad_rank);
 }
 
+/* The codecs of the call, one after the other; NULL past the last. */
+static const cinch_codec *codec_at(const cinch_check *check, int i) {
+    return i == 0 ? check->codec : i < 3 ? check->then[i - 1] : NULL;
+}
+
+/* Of all its codecs, whose blocks lie anywhere; 0: one has no bound, or there is none. */
+static size_t largest_block(const cinch_check *check) {
+    size_t most = 0;
+    const cinch_codec *codec;
+    for (int i = 0; (codec = codec_at(check, i)); i++) {
+        size_t block = cinch_codec_block(codec);
+        if (!block || !isfinite(cinch_codec_step_bound(codec, 1.0f))) return 0;
+        if (block > most) most = block;
+    }
+    return most;
+}
+
 static bool work_init(work *w, const cinch_check *check, const cinch_stretch *stretch) {
     *w = (work){
         .check = check, .stretch = stretch, .facts = cinch_float_facts_of(check->data->dtype)};
     w->piece = CINCH_DATA_CHUNK;
-    if (check->codec && isfinite(cinch_codec_step_bound(check->codec, 1.0f)))
-        w->block = cinch_codec_block(check->codec);
+    w->block = largest_block(check);
     if (w->block) {
         w->halo = 2 * w->block;
         w->piece = (w->piece + w->block - 1) / w->block * w->block;
@@ -122,16 +138,33 @@ static double window_most(const double *v, size_t b, size_t blocks) {
 
 /* The codec's bound for |value| up to `most`, on the safe side of rounding to fp32. A window may be
  * above the size below which int8 sends zeros while a block inside it is not: hence the second. */
-static double step_bound(const work *w, double most) {
-    double step = cinch_codec_step_bound(w->check->codec, nextafterf((float)most, INFINITY));
+static double step_bound(const cinch_codec *codec, double most) {
+    double step = cinch_codec_step_bound(codec, nextafterf((float)most, INFINITY));
     return fmax(step, fmin(most, 0x1p-118));
+}
+
+/* One rank's share in the errors up to the last sum. The step of a sum of some ranks is at most
+ * twice the sum of their steps: twice since bf16's are powers of two. */
+static double steps_bound(const work *w, double most) {
+    double step = step_bound(w->check->codec, most);
+    const cinch_codec *codec;
+    for (int i = 1; (codec = codec_at(w->check, i)); i++)
+        step += 2 * step_bound(codec, most + step);
+    return step;
+}
+
+/* Of the last sum. */
+static double last_bound(const work *w, double most) {
+    int last = 0;
+    while (codec_at(w->check, last + 1)) last++;
+    return step_bound(codec_at(w->check, last), most);
 }
 
 static void add_steps(work *w, size_t n, bool first) {
     size_t blocks = (n + w->block - 1) / w->block;
     block_most(w, w->got, n, w->most, w->bad_rank);
     for (size_t b = 0; b < blocks; b++) {
-        double step = step_bound(w, window_most(w->most, b, blocks));
+        double step = steps_bound(w, window_most(w->most, b, blocks));
         w->step[b] = first ? step : w->step[b] + step;
         w->bad[b] = first ? w->bad_rank[b] : w->bad[b] | w->bad_rank[b];
     }
@@ -197,7 +230,7 @@ static void judge(work *w, size_t from, size_t n, size_t seen, cinch_tally *tall
             size_t b = i / w->block;
             step = w->step[b];
             if (check->sum_encoded)
-                step += step_bound(w, window_most(w->ref_most, b, blocks) +
+                step += last_bound(w, window_most(w->ref_most, b, blocks) +
                                           window_most(w->step, b, blocks));
             bad = w->bad[b] || (b > 0 && w->bad[b - 1]) || (b + 1 < blocks && w->bad[b + 1]);
         }

@@ -148,8 +148,13 @@ int main(int argc, char **argv) {
     cudaDeviceProp gpu;
     GPU_MUST(cudaGetDeviceProperties(&gpu, 0));
     printf("%s, capability %d.%d\n\n", gpu.name, gpu.major, gpu.minor);
-    o.nbits = gpu_check_bits(opt.small ? (size_t)1 << 19 : (size_t)64 << 20, o.bits, LINES);
-    if (!opt.small) o.nspeed = gpu_check_speed((size_t)256 << 20, &o.copy, o.speed, LINES);
+    const size_t bits = opt.small ? (size_t)1 << 19 : (size_t)64 << 20, speed = (size_t)256 << 20;
+    o.nbits = gpu_check_bits(bits, o.bits, LINES);
+    o.nbits += gpu_check_global_bits(bits, o.bits + o.nbits, LINES - o.nbits);
+    if (!opt.small) {
+        o.nspeed = gpu_check_speed(speed, &o.copy, o.speed, LINES);
+        o.nspeed += gpu_check_global_speed(speed, o.copy, o.speed + o.nspeed, LINES - o.nspeed);
+    }
     o.pass = !tool_failed(opt.memcheck) && !tool_failed(opt.racecheck);
     for (int i = 0; i < o.nbits; i++) o.pass = passes(o.bits[i]) && o.pass;
     for (int i = 0; i < o.nspeed; i++) o.pass = passes(o.speed[i]) && o.pass;

@@ -58,4 +58,8 @@ int gpu_check_bits(size_t bytes, gpu_line *line, int room);
 /* Times them with buffers of so many bytes; *copy: of a copy on the device, read and written. */
 int gpu_check_speed(size_t bytes, double *copy, gpu_line *line, int room);
 
+/* The same for topk with select=global. */
+int gpu_check_global_bits(size_t bytes, gpu_line *line, int room);
+int gpu_check_global_speed(size_t bytes, double copy, gpu_line *line, int room);
+
 #endif

@@ -104,20 +104,27 @@ static bool begin(const char *spec, cinchDataType_t dtype, size_t count, cinch_c
     return *scratch != NULL;
 }
 
-bool gpu_host_encode(const char *spec, cinchDataType_t dtype, const void *src, float *residual,
-                     size_t count, void *wire, uint64_t *nonfinite) {
+bool gpu_host_encode_to(const char *spec, cinchDataType_t dtype, const void *src, float *residual,
+                        size_t count, void *wire, uint64_t *nonfinite, size_t *bytes) {
     const cinchCodecSite_t site = {0};
     cinch_codec codec;
     void *scratch;
     if (!begin(spec, dtype, count, &codec, &scratch)) return false;
-    cinch_codec_encode(&codec, &site, NULL, dtype, src, residual, count, wire, nonfinite, scratch);
+    *bytes = cinch_codec_encode(&codec, &site, NULL, dtype, src, residual, count, wire, nonfinite,
+                                scratch);
     free(scratch);
     return true;
 }
 
-bool gpu_host_sum(const char *spec, const void *const *term, uint64_t plain, int n, size_t bytes,
-                  cinchDataType_t src_dtype, cinchDataType_t dst_dtype, void *dst, size_t count,
-                  int avg_n) {
+bool gpu_host_encode(const char *spec, cinchDataType_t dtype, const void *src, float *residual,
+                     size_t count, void *wire, uint64_t *nonfinite) {
+    size_t bytes;
+    return gpu_host_encode_to(spec, dtype, src, residual, count, wire, nonfinite, &bytes);
+}
+
+bool gpu_host_sum_of(const char *spec, const void *const *term, uint64_t plain, int n,
+                     const size_t *bytes, cinchDataType_t src_dtype, cinchDataType_t dst_dtype,
+                     void *dst, size_t count, int avg_n) {
     cinch_codec codec;
     cinch_codec_term terms[64] = {{0}};
     void *scratch;
@@ -126,11 +133,19 @@ bool gpu_host_sum(const char *spec, const void *const *term, uint64_t plain, int
         if (plain >> j & 1)
             terms[j].plain = term[j];
         else
-            terms[j] = (cinch_codec_term){.wire = term[j], .bytes = bytes};
+            terms[j] = (cinch_codec_term){.wire = term[j], .bytes = bytes[j]};
     }
     cinchResult_t result =
         cinch_codec_sum(&codec, terms, n, src_dtype, dst_dtype, dst, count, avg_n, scratch);
     free(scratch);
     if (result != cinchSuccess) fprintf(stderr, "gpu_check: %s: %s\n", spec, cinch_last_error());
     return result == cinchSuccess;
+}
+
+bool gpu_host_sum(const char *spec, const void *const *term, uint64_t plain, int n, size_t bytes,
+                  cinchDataType_t src_dtype, cinchDataType_t dst_dtype, void *dst, size_t count,
+                  int avg_n) {
+    size_t all[64];
+    for (int j = 0; j < 64; j++) all[j] = bytes;
+    return gpu_host_sum_of(spec, term, plain, n, all, src_dtype, dst_dtype, dst, count, avg_n);
 }

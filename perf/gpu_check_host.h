@@ -34,6 +34,12 @@ uint64_t gpu_host_int8_key(uint64_t seed);
 /* By the codec of a specification. false, after a message: something failed. */
 bool gpu_host_encode(const char *spec, cinchDataType_t dtype, const void *src, float *residual,
                      size_t count, void *wire, uint64_t *nonfinite);
+/* *bytes: of the message. */
+bool gpu_host_encode_to(const char *spec, cinchDataType_t dtype, const void *src, float *residual,
+                        size_t count, void *wire, uint64_t *nonfinite, size_t *bytes);
+bool gpu_host_sum_of(const char *spec, const void *const *term, uint64_t plain, int n,
+                     const size_t *bytes, cinchDataType_t src_dtype, cinchDataType_t dst_dtype,
+                     void *dst, size_t count, int avg_n); /* bytes: of each message */
 bool gpu_host_sum(const char *spec, const void *const *term, uint64_t plain, int n, size_t bytes,
                   cinchDataType_t src_dtype, cinchDataType_t dst_dtype, void *dst, size_t count,
                   int avg_n);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/cpu.h"
+#include "base/device.h"
 #include "base/settings.h"
 #include "coll/algo.h"
 #include "coll/nccl/choose.h"
@@ -125,16 +126,18 @@ static void info_text(FILE *f, const dropin *nccl) {
     const cinch_transport *transport;
     const cinchCodec_t *codec;
     const cinch_algo *algo;
+    char cuda[CINCH_DEVICE_TEXT];
     fprintf(f, "cinch %s (interface of NCCL %d.%d.%d)\n", CINCH_RELEASE, CINCH_MAJOR, CINCH_MINOR,
             CINCH_PATCH);
     fprintf(f, "compiler      %s, %s\n", COMPILER, CINCH_BUILD_TYPE);
     for (int i = 0; i < LIBRARIES; i++)
         fprintf(f, "%-13s %s\n", libraries[i].name, libraries[i].there ? "yes" : libraries[i].lack);
+    fprintf(f, "cuda          %s\n", cinch_device_cuda_text(cuda));
     fprintf(f, "CPUs          %d, caches: L2 %zu KiB, last level %zu KiB\n", cinch_cpu_count(),
             cinch_cpu_l2_bytes() >> 10, cinch_cpu_llc_bytes() >> 10);
     fprintf(f, "CPU features  %s\n", cinch_cpu_features());
     fprintf(f, "kernels       %s\n", cinch_codec_isa());
-    fputs("devices       host\n", f);
+    fprintf(f, "devices       host%s\n", cinch_device_cuda.work ? " cuda" : "");
     for (int i = 0; (transport = cinch_transport_at(i)); i++) {
         const char *why = transport->unusable();
         fprintf(f, "transport     %s: %s\n", transport->name, why ? why : "usable");
@@ -170,6 +173,7 @@ static bool info_json(FILE *f, const cinch_settings *settings, const dropin *ncc
     const cinch_transport *transport;
     const cinchCodec_t *codec;
     const cinch_algo *algo;
+    char cuda[CINCH_DEVICE_TEXT];
     cinch_json j;
     cinch_json_begin(&j, f);
     cinch_json_text(&j, "version", CINCH_RELEASE);
@@ -177,6 +181,7 @@ static bool info_json(FILE *f, const cinch_settings *settings, const dropin *ncc
     cinch_json_text(&j, "compiler", COMPILER);
     cinch_json_text(&j, "build_type", CINCH_BUILD_TYPE);
     for (int i = 0; i < LIBRARIES; i++) cinch_json_bool(&j, libraries[i].name, libraries[i].there);
+    cinch_json_text(&j, "cuda", cinch_device_cuda_text(cuda));
     cinch_json_count(&j, "cpus", (uint64_t)cinch_cpu_count());
     cinch_json_count(&j, "l2_bytes", cinch_cpu_l2_bytes());
     cinch_json_count(&j, "llc_bytes", cinch_cpu_llc_bytes());
@@ -184,6 +189,7 @@ static bool info_json(FILE *f, const cinch_settings *settings, const dropin *ncc
     cinch_json_text(&j, "kernels", cinch_codec_isa());
     cinch_json_open(&j, "devices", '[');
     cinch_json_text(&j, NULL, "host");
+    if (cinch_device_cuda.work) cinch_json_text(&j, NULL, cinch_device_cuda.name);
     cinch_json_close(&j, ']');
     cinch_json_open(&j, "transports", '[');
     for (int i = 0; (transport = cinch_transport_at(i)); i++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measures and checks one operation: one size, type, operator and root. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ static cinchResult_t make_redop(job *j) {
 
 static void job_end(job *j) {
     if (j->call.redop >= cinchNumOps) cinchRedOpDestroy(j->call.redop, j->bench->comm);
+    cinch_perf_gpu_forget(&j->bench->gpu, &j->buffers);
     cinch_buffers_free(&j->buffers);
 }
 
@@ -70,11 +72,13 @@ static cinchResult_t job_begin(job *j, cinch_bench *bench, const cinch_case *c) 
     cinch_data_setup(&j->data, o->data, &bench->input, n, c->dtype, c->op);
     CINCH_TRY(make_redop(j));
     CINCH_TRY(cinch_buffers_make(&j->buffers, &shape));
-    j->call.send = j->buffers.send;
-    j->call.recv = j->buffers.recv;
+    CINCH_TRY(cinch_perf_gpu_mirror(&bench->gpu, &j->buffers));
+    j->call.send = cinch_perf_gpu_at(&j->buffers, j->buffers.send);
+    j->call.recv = cinch_perf_gpu_at(&j->buffers, j->buffers.recv);
+    j->call.stream = bench->gpu.stream;
     j->result_bytes = j->buffers.recv_bytes;
     if (!o->in_place) cinch_buffers_fill(&j->buffers, &j->data);
-    return cinchSuccess;
+    return cinch_perf_gpu_put(&bench->gpu, &j->buffers);
 }
 
 static inline cinchResult_t call(job *j) {
@@ -98,9 +102,11 @@ static cinchResult_t take_samples(job *j, double *sample) {
     const cinch_perf_options *o = j->bench->options;
     unsigned batch = 1;
     for (int i = 0; i < o->warmup; i++) CINCH_TRY(call(j));
+    CINCH_TRY(cinch_perf_gpu_finish(&j->bench->gpu, j->bench->comm));
     for (int n = 0; n < o->samples;) {
         uint64_t start = cinch_now_ns();
         for (unsigned i = 0; i < batch; i++) CINCH_TRY(call(j));
+        CINCH_TRY(cinch_perf_gpu_finish(&j->bench->gpu, j->bench->comm));
         double us = (double)(cinch_now_ns() - start) / 1e3;
         CINCH_TRY(cinchAllReduce(&us, &us, 1, cinchFloat64, cinchMax, j->bench->exact, NULL));
         if (us >= SAMPLE_US || batch == BATCH_MOST) {
@@ -155,7 +161,11 @@ static cinchResult_t read_plan(job *j, cinch_row *row) {
     CINCH_TRY(cinchCommDescribePlan(j->bench->comm, j->operation->name, j->bytes, j->data.dtype,
                                     json, &room));
     plan_text(json, "algo", row->algo, sizeof row->algo);
-    plan_text(json, "codec", row->codec, sizeof row->codec);
+    plan_text(json, "codec", row->codec_inter, sizeof row->codec_inter);
+    plan_text(json, "codec_intra", row->codec_intra, sizeof row->codec_intra);
+    bool one = !strcmp(row->codec_intra, "none") || !strcmp(row->codec_intra, row->codec_inter);
+    snprintf(row->codec, sizeof row->codec, "%s%s%s", one ? "" : row->codec_intra, one ? "" : "+",
+             row->codec_inter);
     plan_text(json, "transport", row->transport, sizeof row->transport);
     row->predicted_us = plan_number(json, "predicted_us");
     return cinchSuccess;
@@ -168,6 +178,7 @@ static cinchResult_t find_plan(job *j, cinch_row *row) {
     cinchComm_t comm = j->bench->comm;
     CINCH_TRY(cinchCommGetStats(comm, &before));
     CINCH_TRY(call(j));
+    CINCH_TRY(cinch_perf_gpu_finish(&j->bench->gpu, comm));
     CINCH_TRY(cinchCommGetStats(comm, &after));
     row->wire_bytes = after.wire_bytes - before.wire_bytes;
     CINCH_TRY(read_plan(j, row));
@@ -181,7 +192,10 @@ static cinchResult_t find_plan(job *j, cinch_row *row) {
 /* *hash: of this rank's result. */
 static cinchResult_t fresh_call_on(job *j, cinchComm_t comm, uint64_t *hash) {
     cinch_buffers_prepare(&j->buffers, &j->data);
+    CINCH_TRY(cinch_perf_gpu_put(&j->bench->gpu, &j->buffers));
     CINCH_TRY(j->operation->call(&j->call, comm));
+    CINCH_TRY(cinch_perf_gpu_finish(&j->bench->gpu, comm));
+    CINCH_TRY(cinch_perf_gpu_get(&j->bench->gpu, &j->buffers));
     *hash = cinch_data_hash(j->buffers.recv, j->result_bytes);
     return cinchSuccess;
 }
@@ -247,19 +261,35 @@ static bool encodes_sums(const job *j, const cinch_row *row) {
            strcmp(row->algo, "exchange") != 0;
 }
 
+/* What is encoded in turn: inputs, then sums of hosts and of sites. The plan tells the codecs'
+ * names; their parameters, which the bound wants, are not public. */
+static void name_codecs(const job *j, const cinch_row *row, cinch_check *check) {
+    const struct cinchComm *comm = j->bench->comm;
+    const cinch_codec *list[4] = {NULL};
+    bool between = strcmp(row->codec_inter, "none") != 0, levels = strcmp(row->algo, "hier") == 0;
+    bool inside = levels && strcmp(row->codec_intra, "none") != 0;
+    int n = 0;
+    if (inside && (cinch_reduces(j->operation) || !between)) list[n++] = &comm->policy.inside;
+    if (between) list[n++] = &comm->policy.codec;
+    if (between && levels && comm->sites > 1 && cinch_reduces(j->operation))
+        list[n++] = &comm->policy.codec;
+    check->codec = list[0];
+    check->then[0] = list[1];
+    check->then[1] = list[2];
+}
+
 static cinchResult_t check_result(job *j, cinch_row *row, bool *failed) {
     cinch_verdict verdict = {.judged = true};
     uint64_t again = 0;
     bool compressed = strcmp(row->codec, "none") != 0;
     row->checked = j->bench->options->check;
     if (!row->checked) return agree(j, row, &verdict, true, failed);
-    /* The plan tells the codec's name; its parameters, which the bound wants, are not public. */
     cinch_check check = {.operation = j->operation,
                          .rank = j->call.rank,
                          .root = j->call.root,
                          .data = &j->data,
-                         .codec = compressed ? &j->bench->comm->policy.codec : NULL,
                          .sum_encoded = encodes_sums(j, row)};
+    name_codecs(j, row, &check);
     CINCH_TRY(fresh_call(j, compressed, &row->result_hash));
     if (!cinch_check_result(&check, j->buffers.recv, j->call.count, &verdict))
         return cinch_fail(cinchSystemError, "out of memory: checking %zu elements", j->call.count);

@@ -3,35 +3,35 @@
 #include "perf/operations.h"
 
 static cinchResult_t allreduce(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchAllReduce(c->send, c->recv, c->count, c->dtype, c->redop, comm, NULL);
+    return cinchAllReduce(c->send, c->recv, c->count, c->dtype, c->redop, comm, c->stream);
 }
 
 static cinchResult_t reducescatter(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchReduceScatter(c->send, c->recv, c->count, c->dtype, c->redop, comm, NULL);
+    return cinchReduceScatter(c->send, c->recv, c->count, c->dtype, c->redop, comm, c->stream);
 }
 
 static cinchResult_t allgather(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchAllGather(c->send, c->recv, c->count, c->dtype, comm, NULL);
+    return cinchAllGather(c->send, c->recv, c->count, c->dtype, comm, c->stream);
 }
 
 static cinchResult_t broadcast(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchBroadcast(c->send, c->recv, c->count, c->dtype, c->root, comm, NULL);
+    return cinchBroadcast(c->send, c->recv, c->count, c->dtype, c->root, comm, c->stream);
 }
 
 static cinchResult_t reduce(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchReduce(c->send, c->recv, c->count, c->dtype, c->redop, c->root, comm, NULL);
+    return cinchReduce(c->send, c->recv, c->count, c->dtype, c->redop, c->root, comm, c->stream);
 }
 
 static cinchResult_t alltoall(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchAlltoAll(c->send, c->recv, c->count, c->dtype, comm, NULL);
+    return cinchAlltoAll(c->send, c->recv, c->count, c->dtype, comm, c->stream);
 }
 
 static cinchResult_t gather(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchGather(c->send, c->recv, c->count, c->dtype, c->root, comm, NULL);
+    return cinchGather(c->send, c->recv, c->count, c->dtype, c->root, comm, c->stream);
 }
 
 static cinchResult_t scatter(const cinch_invocation *c, cinchComm_t comm) {
-    return cinchScatter(c->send, c->recv, c->count, c->dtype, c->root, comm, NULL);
+    return cinchScatter(c->send, c->recv, c->count, c->dtype, c->root, comm, c->stream);
 }
 
 /* Around the ring of ranks. The group is ended whatever its calls said. */
@@ -39,8 +39,9 @@ static cinchResult_t sendrecv(const cinch_invocation *c, cinchComm_t comm) {
     int right = (c->rank + 1) % c->nranks, left = (c->rank + c->nranks - 1) % c->nranks;
     cinchResult_t result = cinchGroupStart();
     if (result != cinchSuccess) return result;
-    result = cinchSend(c->send, c->count, c->dtype, right, comm, NULL);
-    if (result == cinchSuccess) result = cinchRecv(c->recv, c->count, c->dtype, left, comm, NULL);
+    result = cinchSend(c->send, c->count, c->dtype, right, comm, c->stream);
+    if (result == cinchSuccess)
+        result = cinchRecv(c->recv, c->count, c->dtype, left, comm, c->stream);
     cinchResult_t end = cinchGroupEnd();
     return result == cinchSuccess ? end : result;
 }

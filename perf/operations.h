@@ -18,6 +18,7 @@ typedef struct cinch_invocation {
     cinchRedOp_t redop; /* of operations that reduce */
     int root;           /* of operations that have one */
     int rank, nranks;
+    cinchStream_t stream;
 } cinch_invocation;
 
 typedef enum { CINCH_NO_BLOCK, CINCH_ONE_BLOCK, CINCH_ALL_BLOCKS } cinch_blocks;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/status.h"
 #include "coll/atlas.h"
@@ -44,6 +45,22 @@ static cinchResult_t connect_ranks(cinch_bench *bench) {
     free(algo);
     CINCH_TRY(result);
     return cinchCommSetCodec(bench->exact, "none");
+}
+
+/* Where there are more ranks than CPUs, or ranks have just begun, it takes the scheduler some
+ * tenths of a second to give each its place. All ranks stop at the same call. */
+static cinchResult_t settle(const cinch_bench *bench) {
+    enum { CALLS = 16, COUNT = 16 << 10 };
+    static float data[COUNT];
+    uint64_t until = cinch_now_ns() + (uint64_t)bench->options->settle_ms * 1000000;
+    for (int more = bench->options->settle_ms > 0; more;) {
+        for (int i = 0; i < CALLS; i++)
+            CINCH_TRY(
+                cinchAllReduce(data, data, COUNT, cinchFloat32, cinchSum, bench->exact, NULL));
+        more = cinch_now_ns() < until;
+        CINCH_TRY(cinchAllReduce(&more, &more, 1, cinchInt32, cinchMax, bench->exact, NULL));
+    }
+    return cinchSuccess;
 }
 
 /* What became of a sweep. */
@@ -109,7 +126,10 @@ static int work(cinch_bench *bench) {
                                       cinch_perf_input_element(o), &bench->input))
         return 2;
     if (bench->place.rank == 0 && !cinch_report_open(&report, o, bench->place.size)) return 2;
-    cinchResult_t result = connect_ranks(bench);
+    cinchResult_t result =
+        o->cuda ? cinch_perf_gpu_open(&bench->gpu, bench->place.rank) : cinchSuccess;
+    if (result == cinchSuccess) result = connect_ranks(bench);
+    if (result == cinchSuccess) result = settle(bench);
     if (result == cinchSuccess) result = sweep(bench, &report, &out);
     if (result == cinchSuccess && bench->place.rank == 0 && o->plot)
         report.bound_GBps = find_bound(bench);
@@ -118,6 +138,7 @@ static int work(cinch_bench *bench) {
     /* After a failure the others may never come to a good end. */
     if (bench->comm) (status ? cinchCommAbort : cinchCommDestroy)(bench->comm);
     if (bench->exact) (status ? cinchCommAbort : cinchCommDestroy)(bench->exact);
+    cinch_perf_gpu_close(&bench->gpu);
     if (bench->place.rank == 0 && !cinch_report_close(&report)) out.unwritten = true;
     cinch_input_close(&bench->input);
     if (status) return status;

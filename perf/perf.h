@@ -9,6 +9,7 @@
 
 #include "cinch/cinch.h"
 #include "perf/data.h"
+#include "perf/gpu.h"
 #include "perf/launch.h"
 #include "perf/operations.h"
 
@@ -21,9 +22,9 @@ typedef struct cinch_perf_options {
     int ranks; /* -n; 0: not given */
     int root;  /* of an operation that has one, else 0; or CINCH_EVERY_ROOT */
     uint64_t first, last, factor, step;
-    int warmup, samples;
+    int warmup, settle_ms, samples;
     unsigned dtypes, ops; /* a bit each */
-    bool check, in_place, cold, mem_cinch;
+    bool check, in_place, cold, mem_cinch, cuda;
     const char *codec, *algo, *transport, *input, *json, *plot;
     cinch_data_kind data;
 } cinch_perf_options;
@@ -60,6 +61,7 @@ typedef struct cinch_row {
     cinch_op op;
     int root;
     char algo[32], codec[128], transport[32];
+    char codec_intra[32], codec_inter[32]; /* codec is the one, or "INTRA+INTER" */
     double time_us, time_min_us, predicted_us;
     uint64_t wire_bytes;
     bool checked, judged; /* without the first, all below is null; without the second, wrong is */
@@ -78,6 +80,7 @@ typedef struct cinch_bench {
     cinchComm_t comm;  /* the one that is measured */
     cinchComm_t exact; /* for times, hashes and counts: never compressed, algorithm chosen freely */
     cinch_input input;
+    cinch_perf_gpu gpu;
 } cinch_bench;
 
 /* Makes one more communicator of all ranks. Collective. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/settings.h"
+#include "base/status.h"
 #include "coll/algo.h"
 #include "compress/codec.h"
 #include "compress/dtype.h"
@@ -18,6 +19,7 @@ enum {
     OPT_FACTOR,
     OPT_STEP,
     OPT_WARMUP,
+    OPT_SETTLE,
     OPT_SAMPLES,
     OPT_DTYPE,
     OPT_OP,
@@ -44,6 +46,7 @@ static const cinch_option table[] = {
     [OPT_FACTOR] = {'f', NULL, "FACTOR", "from size to size: times this (4)"},
     [OPT_STEP] = {'i', NULL, "SIZE", "from size to size: plus this, instead of -f"},
     [OPT_WARMUP] = {'w', NULL, "COUNT", "calls before anything is timed (5)"},
+    [OPT_SETTLE] = {0, "settle", "MS", "calls for so long before the first size (0)"},
     [OPT_SAMPLES] = {'N', NULL, "COUNT", "samples, each of calls for at least 1 ms (20)"},
     [OPT_DTYPE] = {'d', NULL, "TYPE,...",
                    "int8 uint8 int32 uint32 int64 uint64 half float double\n"
@@ -63,7 +66,8 @@ static const cinch_option table[] = {
     [OPT_JSON] = {0, "json", "FILE",
                   "a line of JSON per size; - is stdout, the table is on stderr"},
     [OPT_PLOT] = {0, "plot", "FILE.svg", "bus bandwidth by size"},
-    [OPT_DEVICE] = {0, "device", "host", "where the buffers are (host)"},
+    [OPT_DEVICE] = {0, "device", "host|cuda",
+                    "where the buffers are; ranks take GPUs in turn (host)"},
     [OPT_OVERLAP] = {0, "overlap", NULL, NULL},
     {0},
 };
@@ -84,7 +88,7 @@ static const char *const data_names[] = {"exact", "gauss", "heavy", "nonfinite",
 static const char *const yes_no[] = {"0", "1", NULL};
 static const char *const mems[] = {"malloc", "cinch", NULL}, *const later_mems[] = {"registered",
                                                                                     NULL};
-static const char *const devices[] = {"host", NULL}, *const later_devices[] = {"cuda", NULL};
+static const char *const device_names[] = {"host", "cuda", NULL};
 
 /* "float,half" or "all" as bits. */
 static bool read_set(const char *option, const char *text, const char *const *names,
@@ -158,6 +162,8 @@ static bool read_option(int option, const char *text, cinch_perf_options *o, giv
         return o->step != 0;
     case OPT_WARMUP:
         return read_count("-w", text, 0, 1000000, &o->warmup);
+    case OPT_SETTLE:
+        return read_count("--settle", text, 0, 1000000, &o->settle_ms);
     case OPT_SAMPLES:
         return read_count("-N", text, 1, 1000000, &o->samples);
     case OPT_DTYPE:
@@ -202,7 +208,9 @@ static bool read_option(int option, const char *text, cinch_perf_options *o, giv
         o->plot = text;
         return true;
     default: /* OPT_DEVICE */
-        return cinch_option_choice(me, "--device", text, devices, later_devices, &index);
+        if (!cinch_option_choice(me, "--device", text, device_names, NULL, &index)) return false;
+        o->cuda = index;
+        return true;
     }
 }
 
@@ -236,6 +244,8 @@ static int finish(cinch_perf_options *o, const given *seen) {
     if (o->input && seen->data) return cinch_usage(me, "--input and --data exclude each other");
     if (o->input && o->dtypes & (o->dtypes - 1))
         return cinch_usage(me, "--input holds values of one type: give one with -d");
+    if (o->cuda && o->mem_cinch)
+        return cinch_usage(me, "--mem cinch is host memory, and --device cuda is asked for");
     if (!seen->data && any_codec(o)) o->data = CINCH_DATA_GAUSS;
     return check_operation(o, seen);
 }
@@ -335,8 +345,10 @@ int cinch_perf_ready(void *arg) {
     const cinch_perf_options *o = arg;
     char why[CINCH_ERROR_TEXT];
     cinch_settings settings;
-    int status = cinch_perf_root_fits(o, o->ranks ? o->ranks : CINCH_PERF_RANKS);
+    int devices, status = cinch_perf_root_fits(o, o->ranks ? o->ranks : CINCH_PERF_RANKS);
     if (status) return status;
+    if (o->cuda && !cinch_perf_gpu_there(&devices))
+        return cinch_usage(me, "--device cuda: %s", cinch_last_error());
     if (!cinch_settings_load(&settings, why)) status = cinch_usage(me, "%s", why);
     if (!status && cinch_codec_load_plugins(settings.codec_plugin) != cinchSuccess) status = 2;
     if (!status && o->codec) status = check_codec("--codec ", o->codec);

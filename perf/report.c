@@ -86,7 +86,7 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
     cinch_json_text(&j, "codec", row->codec);
     cinch_json_text(&j, "algo", row->algo);
     cinch_json_text(&j, "transport", row->transport);
-    cinch_json_text(&j, "device", "host");
+    cinch_json_text(&j, "device", o->cuda ? "cuda" : "host");
     cinch_json_bool(&j, "in_place", o->in_place);
     cinch_json_number(&j, "time_us", row->time_us);
     cinch_json_number(&j, "time_min_us", row->time_min_us);

@@ -16,6 +16,7 @@ typedef struct one_call {
     uint64_t seed;
     size_t offset; /* bytes by which the buffers are off their alignment, up to 63 */
     bool in_place, mapped, grouped, device_scalar;
+    cinchStream_t stream;
 } one_call;
 
 enum { GUARD = 128, GUARD_BYTE = 0xa5 };
@@ -131,27 +132,27 @@ static inline cinchResult_t one_call_do(seat *me, const one_call *c, const void 
     int n = me->nranks;
     switch (c->collective) {
     case CINCH_ALLREDUCE:
-        return cinchAllReduce(send, recv, c->count, t, op, comm, NULL);
+        return cinchAllReduce(send, recv, c->count, t, op, comm, c->stream);
     case CINCH_REDUCESCATTER:
-        return cinchReduceScatter(send, recv, c->count, t, op, comm, NULL);
+        return cinchReduceScatter(send, recv, c->count, t, op, comm, c->stream);
     case CINCH_ALLGATHER:
-        return cinchAllGather(send, recv, c->count, t, comm, NULL);
+        return cinchAllGather(send, recv, c->count, t, comm, c->stream);
     case CINCH_BROADCAST:
-        return cinchBroadcast(send, recv, c->count, t, c->root, comm, NULL);
+        return cinchBroadcast(send, recv, c->count, t, c->root, comm, c->stream);
     case CINCH_REDUCE:
-        return cinchReduce(send, recv, c->count, t, op, c->root, comm, NULL);
+        return cinchReduce(send, recv, c->count, t, op, c->root, comm, c->stream);
     case CINCH_ALLTOALL:
-        return cinchAlltoAll(send, recv, c->count, t, comm, NULL);
+        return cinchAlltoAll(send, recv, c->count, t, comm, c->stream);
     case CINCH_GATHER:
-        return cinchGather(send, recv, c->count, t, c->root, comm, NULL);
+        return cinchGather(send, recv, c->count, t, c->root, comm, c->stream);
     case CINCH_SCATTER:
-        return cinchScatter(send, recv, c->count, t, c->root, comm, NULL);
+        return cinchScatter(send, recv, c->count, t, c->root, comm, c->stream);
     default: {
         cinchResult_t result = cinchGroupStart(), end;
         if (result == cinchSuccess)
-            result = cinchSend(send, c->count, t, (me->rank + 1) % n, comm, NULL);
+            result = cinchSend(send, c->count, t, (me->rank + 1) % n, comm, c->stream);
         if (result == cinchSuccess)
-            result = cinchRecv(recv, c->count, t, (me->rank + n - 1) % n, comm, NULL);
+            result = cinchRecv(recv, c->count, t, (me->rank + n - 1) % n, comm, c->stream);
         end = cinchGroupEnd();
         return result == cinchSuccess ? end : result;
     }

@@ -1,350 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plan files in force, and CINCH_CODEC=auto: what made-up curves say is what is done; files of
- * others are refused; what is measured at init leaves no trace; the error budget. Hosts are told
- * apart by CINCH_HOSTID. */
-#include <math.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "coll/engine.h"
-#include "coll/planfile.h"
-#include "tests/family.h"
-
-/* What all ranks of a case share. */
-typedef struct board {
-    int hosts;
-    char own[MOST_RANKS][96]; /* a rank's CINCH_PLAN_FILE; "": none */
-    char why[MOST_RANKS][512];
-    cinchResult_t code[MOST_RANKS];
-    bool used[MOST_RANKS]; /* a table is in force */
-    char plan[MOST_RANKS][512];
-    /* calls to make */
-    cinchDataType_t dtype;
-    cinchRedOp_t op;
-    size_t count;
-    int calls, compressed[MOST_RANKS];
-} board;
-
-static board *b;
-static char folder[] = "/tmp/cinch_auto_XXXXXX";
-
-static void path_of(char path[96], const char *name) {
-    snprintf(path, 96, "%s/%s", folder, name);
-}
-
-static void place(seat *me) {
-    const board *shared = me->shared;
-    char name[16];
-    snprintf(name, sizeof name, "h%d", me->rank % (shared->hosts ? shared->hosts : 1));
-    setenv("CINCH_HOSTID", name, 1);
-    if (shared->own[me->rank][0]) setenv("CINCH_PLAN_FILE", shared->own[me->rank], 1);
-}
-
-static void run_logs(int nranks, const char *env, void (*body)(seat *me), const char *logs) {
-    ranks_run(&(ranks_case){.nranks = nranks,
-                            .processes = true,
-                            .may_fail = true,
-                            .env = env,
-                            .env_of = place,
-                            .body = body,
-                            .shared = b,
-                            .logs = logs});
-}
-
-static void run(int nranks, const char *env, void (*body)(seat *me)) {
-    run_logs(nranks, env, body, NULL);
-}
-
-static void give(int nranks, const char *path) {
-    for (int r = 0; r < MOST_RANKS; r++)
-        snprintf(b->own[r], sizeof b->own[r], "%s", r < nranks ? path : "");
-}
-
-/* ---- made-up tables ---- */
-
-static void do_nothing(seat *me) {
-    CHECK_OK(me, me->init);
-}
-
-/* An empty table for so many ranks on so many hosts of this machine. */
-static cinch_tuned table_of(int nranks, int hosts) {
-    char env[160], path[96], why[160];
-    size_t length;
-    cinch_tuned t = {0};
-    path_of(path, "dump.json");
-    snprintf(env, sizeof env, "CINCH_PLAN_DUMP=%s", path);
-    b->hosts = hosts;
-    give(0, "");
-    run(nranks, env, do_nothing);
-    char *text = cinch_planfile_load(path, &length, why, sizeof why);
-    ck_assert_msg(text != NULL, "%s", why);
-    ck_assert_msg(cinch_planfile_parse(text, length, path, &t) == cinchSuccess, "%s",
-                  cinch_last_error());
-    ck_assert(t.ranks == nranks && t.hosts == hosts && t.machine[0]);
-    free(text);
-    return t;
-}
-
-/* us: at 1 KiB, 32 KiB, 1 MiB, 32 MiB */
-static void add(cinch_tuned *t, cinch_collective collective, const char *algo, const char *codec,
-                const double us[4]) {
-    cinch_curve *c;
-    ck_assert_int_eq(cinch_tuned_curve(t, collective, algo, codec, &c), cinchSuccess);
-    c->points = 4;
-    for (int i = 0; i < 4; i++) {
-        c->point[i].bytes = (uint64_t)1024 << 5 * i;
-        c->point[i].us = us[i];
-    }
-}
-
-static void write_table(cinch_tuned *t, char path[96], const char *name) {
-    path_of(path, name);
-    ck_assert_msg(cinch_planfile_write(t, path) == cinchSuccess, "%s", cinch_last_error());
-}
-
-/* ---- the choice ---- */
-
-/* tree to 1 KiB, halving at 32 KiB, direct at 1 MiB, ring at 32 MiB; broadcasts go directly */
-static void add_choice(cinch_tuned *t) {
-    static const double tree[] = {10, 300, 3000, 90000}, halving[] = {30, 100, 3000, 90000},
-                        direct[] = {30, 300, 1000, 90000}, ring[] = {30, 300, 3000, 30000};
-    add(t, CINCH_ALLREDUCE, "tree", "none", tree);
-    add(t, CINCH_ALLREDUCE, "halving", "none", halving);
-    add(t, CINCH_ALLREDUCE, "direct", "none", direct);
-    add(t, CINCH_ALLREDUCE, "ring", "none", ring);
-    add(t, CINCH_BROADCAST, "direct", "none", direct);
-    add(t, CINCH_BROADCAST, "ring", "none", tree);
-}
-
-/* "KEY":VALUE of a plan, up to the comma. */
-static const char *value_of(const char *json, const char *key) {
-    static char value[64];
-    char pattern[32];
-    snprintf(pattern, sizeof pattern, "\"%s\":", key);
-    const char *at = strstr(json, pattern);
-    if (!at) return "(none)";
-    at += strlen(pattern);
-    at += *at == '"';
-    snprintf(value, sizeof value, "%.*s", (int)strcspn(at, ",}\""), at);
-    return value;
-}
-
-static const char *describe(seat *me, cinchComm_t comm, const char *op, size_t bytes,
-                            cinchDataType_t dtype) {
-    static char json[512];
-    size_t room = sizeof json;
-    if (cinchCommDescribePlan(comm, op, bytes, dtype, json, &room) != cinchSuccess)
-        rank_note(me, __FILE__, __LINE__, op, " of %zu bytes", bytes);
-    return json;
-}
-
-#define CHECK_PLAN(me, op, bytes, key, expected)                                                   \
-    CHECK(me, strcmp(value_of(describe(me, me->comm, op, bytes, cinchFloat), key), expected) == 0, \
-          "%s of %d bytes: %s", op, (int)(bytes), describe(me, me->comm, op, bytes, cinchFloat))
-
-static void follows(seat *me) {
-    CHECK_OK(me, me->init);
-    CHECK_PLAN(me, "allreduce", 4, "algo", "tree");
-    CHECK_PLAN(me, "allreduce", 1024, "algo", "tree");
-    CHECK_PLAN(me, "allreduce", 32 << 10, "algo", "halving");
-    CHECK_PLAN(me, "allreduce", 1 << 20, "algo", "direct");
-    CHECK_PLAN(me, "allreduce", 32 << 20, "algo", "ring");
-    CHECK_PLAN(me, "allreduce", 1 << 30, "algo", "ring");
-    CHECK_PLAN(me, "broadcast", 1024, "algo", "ring");
-    CHECK_PLAN(me, "broadcast", 1 << 20, "algo", "direct");
-    CHECK_PLAN(me, "allreduce", 1024, "predicted_us", "10");
-    CHECK_PLAN(me, "allreduce", 32 << 20, "predicted_us", "30000");
-    CHECK_PLAN(me, "broadcast", 1 << 20, "predicted_us", "1000");
-    CHECK_PLAN(me, "sendrecv", 1 << 20, "predicted_us", "null");
-    double guess = cinch_op_predict(me->comm, CINCH_ALLTOALL, 1 << 20, false);
-    CHECK(me, guess > 0 && isfinite(guess), "%g", guess); /* by the model */
-    CHECK(me, isnan(cinch_op_predict(me->comm, CINCH_ALLREDUCE, 1 << 20, true)));
-    CHECK(me, adds_up(me->comm, me->rank, me->nranks * (me->nranks - 1) / 2));
-}
-
-static void follows_not(seat *me) {
-    CHECK_OK(me, me->init);
-    CHECK_PLAN(me, "allreduce", 1 << 20, "algo", "ring");
-    CHECK_PLAN(me, "allreduce", 1 << 20, "predicted_us", "3000");
-    CHECK(me, adds_up(me->comm, me->rank, me->nranks * (me->nranks - 1) / 2));
-}
-
-START_TEST(selection_follows_the_table) {
-    for (int hosts = 1; hosts <= 2; hosts++) {
-        char path[96], copy[96];
-        cinch_tuned t = table_of(4, hosts);
-        add_choice(&t);
-        write_table(&t, path, "plans.json");
-        write_table(&t, copy, "copy.json");
-        give(4, path);
-        run(4, "", follows);
-        run(4, "CINCH_ALGO=allreduce:ring", follows_not); /* a name wins */
-        give(1, path);                                    /* rank 0's counts */
-        run(4, "", follows);
-        give(4, path); /* by what is in it, not by its name */
-        snprintf(b->own[1], sizeof b->own[1], "%s", copy);
-        snprintf(b->own[2], sizeof b->own[2], "/nonexistent/plans.json");
-        run(4, "", follows);
-        cinch_tuned_free(&t);
-    }
-}
-END_TEST
-
-/* The fast path goes as far as one-shot is within 3 % of the best, and no further. */
-static void fast_path(seat *me) {
-    CHECK_OK(me, me->init);
-    CHECK(me, me->comm->oneshot_most == (size_t)me->comm->settings.warn_ms, "%zu",
-          (size_t)me->comm->oneshot_most);
-    CHECK(me, adds_up(me->comm, me->rank, me->nranks * (me->nranks - 1) / 2));
-}
-
-START_TEST(the_fast_path_ends_where_the_table_says) {
-    /* in CINCH_WARN_MS: what is expected of the case */
-    static const struct {
-        double one[4];
-        const char *env;
-    } cases[] = {
-        {{1, 1, 1, 1}, "CINCH_WARN_MS=262144"},  /* as far as it ever goes */
-        {{1.02, 4, 4, 4}, "CINCH_WARN_MS=1151"}, /* to where the first class ends */
-        {{1.02, 1.02, 4, 4}, "CINCH_WARN_MS=36863"},
-        {{1.05, 1, 1, 1}, "CINCH_WARN_MS=0"}, /* never */
-    };
-    static const double tree[] = {1, 1, 1, 1};
-    for (int i = 0; i < 4; i++) {
-        char path[96];
-        cinch_tuned t = table_of(3, 1);
-        add(&t, CINCH_ALLREDUCE, "oneshot", "none", cases[i].one);
-        add(&t, CINCH_ALLREDUCE, "tree", "none", tree);
-        write_table(&t, path, "plans.json");
-        give(3, path);
-        run(3, cases[i].env, fast_path);
-        cinch_tuned_free(&t);
-    }
-}
-END_TEST
-
-/* ---- refused ---- */
-
-static void note(seat *me) {
-    board *shared = me->shared;
-    shared->code[me->rank] = me->init;
-    snprintf(shared->why[me->rank], sizeof shared->why[0], "%s", me->why);
-    shared->used[me->rank] = me->comm && me->comm->tuned;
-}
-
-static void refused(int nranks, const char *env, const char *says) {
-    run_logs(nranks, env, note, "*");
-    for (int r = 0; r < nranks; r++) {
-        ck_assert_msg(b->code[r] == cinchInvalidUsage, "%s: rank %d: %d \"%s\"", says, r,
-                      b->code[r], b->why[r]);
-        ck_assert_msg(strstr(b->why[r], says) != NULL, "rank %d: \"%s\" has no \"%s\"", r,
-                      b->why[r], says);
-        ck_assert_str_eq(b->why[r], b->why[0]);
-    }
-}
-
-static void write_text(char path[96], const char *name, const char *text) {
-    path_of(path, name);
-    FILE *to = fopen(path, "w");
-    ck_assert(to && fputs(text, to) >= 0 && fclose(to) == 0);
-}
-
-START_TEST(files_of_others_are_refused) {
-    char path[96], other[96];
-    cinch_tuned t = table_of(4, 2);
-    add_choice(&t);
-    write_table(&t, path, "plans.json");
-    t.curve[0].point[0].us += 1;
-    write_table(&t, other, "other.json");
-    t.curve[0].point[0].us -= 1;
-    give(4, path);
-    snprintf(b->own[2], sizeof b->own[2], "%s", other);
-    refused(4, "", "the plan files of rank 0 and rank 2 differ");
-    give(4, path);
-    b->own[0][0] = '\0';
-    refused(4, "", "rank 1 has a plan file and rank 0, whose counts, has none");
-    give(4, "/nonexistent/plans.json");
-    refused(4, "", "CINCH_PLAN_FILE=/nonexistent/plans.json: No such file or directory (rank 0)");
-    give(4, folder);
-    refused(4, "", "it is no regular file (rank 0)");
-    give(3, path);
-    refused(3, "", "CINCH_PLAN_FILE is for 4 ranks, and these are 3");
-    give(4, path);
-    b->hosts = 1;
-    refused(4, "",
-            "CINCH_PLAN_FILE is for another placement: rank 1 is on host 1 of 2 there, and "
-            "on host 0 of 1 here");
-    b->hosts = 2;
-    refused(4, "CINCH_TRANSPORT=tcp", "for another machine: \"2 x 2 ranks on ");
-    write_text(other, "other.json", "{\"cinch_plans\":1,\"ranks\":4,");
-    give(4, other);
-    refused(4, "", "CINCH_PLAN_FILE: line 1");
-    write_text(other, "other.json", "{\"cinch_plans\":9}");
-    give(1, other);
-    refused(4, "", "\"cinch_plans\" is 9");
-    strcpy(t.machine, "2 x 2 ranks on an abacus");
-    write_table(&t, other, "other.json");
-    give(4, other);
-    refused(4, "", "CINCH_PLAN_FILE is for another machine: \"2 x 2 ranks on an abacus\" there, ");
-    cinch_tuned_free(&t);
-}
-END_TEST
-
-static void expect_part(seat *me) {
-    CHECK_OK(me, me->init);
-    CHECK(me, me->comm->tuned == NULL);
-    CHECK(me, adds_up(me->comm, me->rank, me->nranks * (me->nranks - 1) / 2));
-}
-
-static void split_it(seat *me) {
-    CHECK_OK(me, me->init);
-    CHECK(me, me->comm->tuned != NULL);
-    cinchComm_t half, all;
-    CHECK_OK(me, cinchCommSplit(me->comm, me->rank / 2, 0, &half, NULL));
-    CHECK(me, half->tuned == NULL && adds_up(half, 1, 2));
-    CHECK_OK(me, cinchCommDestroy(half));
-    CHECK_OK(me, cinchCommSplit(me->comm, 0, -me->rank, &all, NULL));
-    CHECK(me, all->tuned == NULL && adds_up(all, 1, 4));
-    CHECK_OK(me, cinchCommDestroy(all));
-}
-
-START_TEST(parts_of_a_job_do_without) {
-    char path[96], text[128];
-    cinch_tuned t = table_of(4, 2);
-    add_choice(&t);
-    write_table(&t, path, "plans.json");
-    give(4, path);
-    run(4, "", split_it);
-    run(2, "CINCH_SIZE=4", expect_part);
-    setenv("WORLD_SIZE", "4", 1);
-    run(3, "", expect_part);
-    setenv("WORLD_SIZE", "5", 1); /* the file is of another job */
-    refused(3, "", "for 4 ranks, and these are 3");
-    unsetenv("WORLD_SIZE");
-    snprintf(text, sizeof text, "CINCH_SIZE=3");
-    refused(3, text, "for 4 ranks, and these are 3");
-    cinch_tuned_free(&t);
-}
-END_TEST
-
-START_TEST(what_is_in_force_is_dumped) {
-    char path[96], out[96], env[160], why[160], *in_force, *given;
-    size_t a, c;
-    cinch_tuned t = table_of(4, 2);
-    add_choice(&t);
-    write_table(&t, path, "plans.json");
-    path_of(out, "out.json");
-    give(4, path);
-    snprintf(env, sizeof env, "CINCH_PLAN_DUMP=%s", out);
-    run(4, env, do_nothing);
-    given = cinch_planfile_load(path, &a, why, sizeof why);
-    in_force = cinch_planfile_load(out, &c, why, sizeof why);
-    ck_assert_str_eq(given, in_force);
-    free(given);
-    free(in_force);
-    cinch_tuned_free(&t);
-}
-END_TEST
+/* CINCH_CODEC=auto: it follows the curves and stays inside the error budget; what is measured at
+ * init leaves no trace, and goes on to children whom it fits. */
+#include "tests/tables.h"
 
 /* ---- auto ---- */
 
@@ -388,6 +45,18 @@ static void add_codecs(cinch_tuned *t) {
     add(t, CINCH_ALLREDUCE, "ring", "none", ring);
     add(t, CINCH_ALLREDUCE, "twostep", "int8", int8);
     add(t, CINCH_ALLREDUCE, "twostep", "bf16", bf16);
+    add(t, CINCH_REDUCESCATTER, "ring", "none", ring);
+    add(t, CINCH_REDUCESCATTER, "direct", "int8", bf16);
+    add(t, CINCH_REDUCESCATTER, "direct", "bf16", bf16);
+}
+
+static void decides_by_collective(seat *me) {
+    CHECK_OK(me, me->init);
+    CHECK_PLAN(me, "allreduce", 48 << 10, "codec", "int8");
+    CHECK_PLAN(me, "reducescatter", 48 << 10, "codec", "none");
+    CHECK_PLAN(me, "reducescatter", 1 << 20, "codec", "int8");
+    CHECK_PLAN(me, "reducescatter", 1 << 20, "predicted_us", "700");
+    CHECK_PLAN(me, "reducescatter", 32 << 20, "codec", "none");
 }
 
 #define AUTO "CINCH_CODEC=auto CINCH_CODEC_MIN_BYTES=0 "
@@ -405,6 +74,7 @@ START_TEST(auto_follows_the_table) {
     expect_calls(AUTO, cinchFloat, cinchAvg, 1024 * K, "int8");
     expect_calls(AUTO, cinchHalf, cinchSum, 2048 * K, "int8");
     expect_calls(AUTO, cinchFloat, cinchSum, 32768 * K, "none");
+    run(4, AUTO, decides_by_collective);
     /* as for any codec: operators, types, least sizes, exclusions, warm-up */
     expect_calls(AUTO, cinchFloat, cinchMin, 1024 * K, "none");
     expect_calls(AUTO, cinchInt, cinchSum, 1024 * K, "none");
@@ -445,7 +115,9 @@ static void starts_at_zero(seat *me) {
     CHECK_OK(me, cinchCommGetStats(me->comm, &s));
     CHECK(me, s.calls == 0 && s.bytes == 0 && s.wire_bytes == 0 && s.compressed_calls == 0,
           "%d calls, %d bytes on the wire", (int)s.calls, (int)s.wire_bytes);
-    CHECK(me, me->comm->tuned && cinch_choice_knows(me->comm->choice, CINCH_ALLREDUCE, true));
+    bool scatter_alone = strcmp(me->comm->settings.codec_ops, "reducescatter") == 0;
+    CHECK(me, me->comm->tuned && cinch_choice_knows(me->comm->choice, CINCH_REDUCESCATTER, true));
+    CHECK(me, cinch_choice_knows(me->comm->choice, CINCH_ALLREDUCE, true) != scatter_alone);
     CHECK(me, me->comm->policy.automatic && me->comm->policy.codec.vt);
     CHECK(me, adds_up(me->comm, me->rank, me->nranks * (me->nranks - 1) / 2));
     snprintf(shared->plan[me->rank], sizeof shared->plan[0], "%s",
@@ -468,6 +140,8 @@ START_TEST(auto_measures_at_init) {
     give(0, "");
     run(2, "CINCH_CODEC=auto CINCH_CODEC_MIN_BYTES=0", starts_at_zero);
     check_same_plans(2);
+    run(2, "CINCH_CODEC=auto CINCH_CODEC_OPS=reducescatter", starts_at_zero);
+    check_same_plans(2);
     add(&t, CINCH_ALLREDUCE, "ring", "none", ring);
     write_table(&t, path, "plans.json");
     give(2, path);
@@ -477,6 +151,51 @@ START_TEST(auto_measures_at_init) {
     give(0, "");
     run(2, "CINCH_CODEC_INTRA=auto CINCH_TRANSPORT=tcp", starts_at_zero);
     cinch_tuned_free(&t);
+}
+END_TEST
+
+/* Measured times differ: the same curves are the same measurement. */
+static bool same_curves(const cinch_tuned *s, const cinch_tuned *t) {
+    if (!s || !t || s->curves != t->curves) return false;
+    for (int i = 0; i < s->curves; i++)
+        for (int p = 0; p < s->curve[i].points; p++)
+            if (s->curve[i].point[p].us != t->curve[i].point[p].us) return false;
+    return true;
+}
+
+/* A child of this color and order, whose curves are the parent's or not. */
+static void expect_child(seat *me, int color, int key, bool same) {
+    cinchComm_t child;
+    CHECK_OK(me, cinchCommSplit(me->comm, color, key, &child, NULL));
+    if (!child) return;
+    CHECK(me, child->tuned && cinch_choice_knows(child->choice, CINCH_ALLREDUCE, true));
+    CHECK(me, cinch_choice_knows(child->choice, CINCH_REDUCESCATTER, true));
+    CHECK(me, same_curves(child->tuned, me->comm->tuned) == same, "color %d, key %d", color, key);
+    CHECK(me, adds_up(child, 1, child->nranks));
+    if (same && child->nranks > 2) { /* and a child's child likewise */
+        cinchComm_t next;
+        CHECK_OK(me, cinchCommSplit(child, 0, 0, &next, NULL));
+        CHECK(me, same_curves(next->tuned, me->comm->tuned) && adds_up(next, 1, next->nranks));
+        CHECK_OK(me, cinchCommDestroy(next));
+    }
+    CHECK_OK(me, cinchCommDestroy(child));
+}
+
+/* Ranks 0 and 2 are on one host, 1 and 3 on another. */
+static void has_children(seat *me) {
+    CHECK_OK(me, me->init);
+    expect_child(me, 0, 0, true);
+    expect_child(me, 0, -me->rank, true);     /* 3 2 1 0: hosts in turn, too */
+    expect_child(me, 0, me->rank % 2, false); /* 0 2 1 3 */
+    expect_child(me, me->rank < 3 ? 0 : CINCH_SPLIT_NOCOLOR, 0, false); /* fewer */
+    setenv("CINCH_TRANSPORT", "tcp", 1);
+    expect_child(me, 0, 0, false);
+}
+
+START_TEST(children_inherit_what_fits) {
+    b->hosts = 2;
+    give(0, "");
+    run(4, "CINCH_CODEC=auto CINCH_CODEC_MIN_BYTES=0", has_children);
 }
 END_TEST
 
@@ -583,16 +302,9 @@ START_TEST(a_budget_that_is_passed) {
 END_TEST
 
 int main(void) {
-    char line[64];
-    b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (b == MAP_FAILED || !mkdtemp(folder)) return EXIT_FAILURE;
-    const TTest *tests[] = {selection_follows_the_table,  the_fast_path_ends_where_the_table_says,
-                            files_of_others_are_refused,  parts_of_a_job_do_without,
-                            what_is_in_force_is_dumped,   auto_follows_the_table,
-                            auto_stays_inside_the_budget, auto_measures_at_init,
-                            auto_in_children_and_by_call, auto_is_exact_in_shared_memory,
-                            a_budget_that_is_passed};
-    int status = run_tests("auto", tests, sizeof tests / sizeof *tests, 60);
-    snprintf(line, sizeof line, "rm -r %s", folder);
-    return system(line) == 0 ? status : EXIT_FAILURE;
+    const TTest *const tests[] = {auto_follows_the_table,     auto_stays_inside_the_budget,
+                                  auto_measures_at_init,      auto_in_children_and_by_call,
+                                  children_inherit_what_fits, auto_is_exact_in_shared_memory,
+                                  a_budget_that_is_passed};
+    return run_table_tests("auto", tests, sizeof tests / sizeof *tests);
 }

@@ -280,25 +280,6 @@ START_TEST(hosts_of_one_rank_are_refused) {
 }
 END_TEST
 
-static void both_levels(seat *me) {
-    static float x[4096];
-    CHECK_FAILS(me, cinchAllReduce(x, x, 4096, cinchFloat, cinchSum, me->comm, NULL),
-                cinchInvalidUsage, NULL, "inside of a host takes no codec");
-}
-
-START_TEST(a_codec_inside_is_refused) {
-    job *j = board((job){.hosts = 2, .per_host = 2});
-    ranks_run(&(ranks_case){.nranks = 4,
-                            .processes = true,
-                            .env = "CINCH_ALGO=hier CINCH_CODEC=int8 CINCH_CODEC_INTRA=bf16 "
-                                   "CINCH_CODEC_MIN_BYTES=1K",
-                            .env_of = host_of,
-                            .body = both_levels,
-                            .shared = j,
-                            .logs = "inside of a host takes no codec"});
-}
-END_TEST
-
 /* ---- with a codec between hosts ---- */
 
 static uint64_t one_result(seat *me, const job *j, void *out) {
@@ -467,7 +448,6 @@ int main(void) {
                                   exact_results,
                                   large_messages_choose_it,
                                   hosts_of_one_rank_are_refused,
-                                  a_codec_inside_is_refused,
                                   a_codec_between_hosts,
                                   blocks_with_a_codec_between_hosts,
                                   residuals_of_blocks_are_kept_apart};

@@ -58,6 +58,7 @@ static const struct wrong {
     {"RANK", "first", "a whole number"},
     {"SIZE", "4.5", "a whole number"},
     {"HOSTID", NULL, NULL},
+    {"SITEID", NULL, NULL}, /* compared at the join: test_levels */
     {"SOCKET_IFNAME", "nosuchif0", "nosuchif0"},
     {"SOCKET_FAMILY", "AF_UNIX", "any|AF_INET|AF_INET6"},
     {"INIT_TIMEOUT_MS", "5s", "a whole number"},

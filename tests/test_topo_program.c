@@ -264,35 +264,6 @@ START_TEST(kinds) {
 }
 END_TEST
 
-/* Four ranks on two hosts of 10 GB/s: the ratio of int8 is that of its blocks of 256, and codecs
- * that are too slow are told. */
-START_TEST(with_a_codec) {
-    write_file("hosts.graph", "gpu a\ngpu b\ngpu c #: host=1\ngpu d #: host=1\n"
-                              "switch s\nswitch t #: host=1\nswitch net #: host=2\n"
-                              "link a s 100\nlink b s 100\nlink c t 100\nlink d t 100\n"
-                              "link s net 10\nlink t net 10\n");
-    static const char *const cases[][2] = {
-        {"allreduce --codec int8 --codec-gbps 60,80", "39.38 GB/s, 3.94 times the exact plan"},
-        {"allreduce --codec bf16 --codec-gbps 60,80", "20 GB/s, 2 times the exact plan"},
-        {"allreduce --codec bf16 --codec-gbps 8,8", "16 GB/s, 1.6 times the exact plan"},
-        {"allreduce --codec int8 --codec-gbps 4,80", "does not pay, 8 GB/s beside 10"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char options[256];
-        snprintf(options, sizeof options, "--plan %s", cases[i][0]);
-        topo_passes("hosts.graph", options);
-        ck_has(p.text[OUT], cases[i][1]);
-    }
-    topo_passes("hosts.graph", "--plan allreduce --codec bf16 --codec-gbps 60,80 --json");
-    ck_has(p.text[OUT], "\"with_codec\":{\"codec\":\"bf16\",\"ratio\":0.5,\"encode_GBps\":60,"
-                        "\"decode_GBps\":80,\"algbw_GBps\":20}");
-    topo_passes("hosts.graph", "--plan allreduce --codec int8"); /* its speed is measured here */
-    ck_has(p.text[OUT], "int8 between hosts (0.254 of the bytes; a rank encodes ");
-    topo_passes("two.graph", "--plan allreduce --codec int8 --codec-gbps 60,80");
-    ck_has(p.text[OUT], "int8: nothing is between hosts");
-}
-END_TEST
-
 START_TEST(a_file_in_the_environment) {
     char set[512];
     snprintf(set, sizeof set, "CINCH_TOPO_FILE=%s", path("two.graph"));
@@ -480,11 +451,6 @@ START_TEST(bad_usage) {
         {"topo --file two.graph --kind ring", "--kind is for --plan"},
         {"topo --file two.graph --plan allreduce --trees 0", "--trees \"0\""},
         {"topo --file two.graph --plan allreduce --kind star", "\"star\": accepted is one of"},
-        {"topo --file two.graph --codec int8", "--codec is for --plan"},
-        {"topo --file two.graph --plan reduce --codec-gbps 1,2", "--codec-gbps is for --codec"},
-        {"topo --file two.graph --plan reduce --codec int8 --codec-gbps 6", "--codec-gbps \"6\""},
-        {"topo --file two.graph --plan reduce --codec int7", "int7"},
-        {"topo --file two.graph --plan reduce --codec topk:select=global", "a fixed length"},
         {"topo --file two.graph --dump x.png", "x.png"},
         {"topo --file two.graph --dump /no/such/x.graph", "/no/such/x.graph"},
         {"topo --file two.graph --dump kept.xml", "b0g0"},
@@ -603,7 +569,6 @@ int main(void) {
                                 plans,
                                 trees_in_json,
                                 kinds,
-                                with_a_codec,
                                 a_file_in_the_environment,
                                 pictures,
                                 pictures_of_odd_machines,

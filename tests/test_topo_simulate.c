@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cinch topo --simulate, as a user runs it: simulated times stand beside predicted ones, and what
- * has none has a sentence and is no failure. */
+/* cinch topo --simulate and --codec, as a user runs them: simulated times stand beside predicted
+ * ones, and what has none has a sentence and is no failure; what a codec gains is the formula's. */
 #include <check.h>
 #include <stdbool.h>
 
@@ -15,6 +15,10 @@ static const struct {
     {"chain", "gpu a\ngpu b\nswitch s\nlink a s 10\nlink s b 10\n"},
     {"star", "gpu a\ngpu b\ngpu c\nswitch s\nlink a s 9\nlink b s 9\nlink c s 9\n"},
     {"line", "gpu a\ngpu b\ngpu c\nlink a b 1\nlink b c 1\n"},
+    {"hosts", "gpu a\ngpu b\ngpu c #: host=1\ngpu d #: host=1\n"
+              "switch s\nswitch t #: host=1\nswitch net #: host=2\n"
+              "link a s 100\nlink b s 100\nlink c t 100\nlink d t 100\n"
+              "link s net 10\nlink t net 10\n"},
     {"triangle", "gpu a\ngpu b\ngpu c\nlink a b 1\nlink b c 1\nlink c a 1\n"},
 };
 
@@ -30,14 +34,18 @@ static void write_graphs(void) {
 }
 
 /* Status 0 and nothing on stderr; what is on stdout. */
-static const char *topo(const char *graph, const char *options) {
+static const char *run(const char *graph, const char *how, const char *options) {
     char line[512];
-    snprintf(line, sizeof line, "topo --file %s/%s.graph --simulate --plan %s", folder, graph,
+    snprintf(line, sizeof line, "topo --file %s/%s.graph %s --plan %s", folder, graph, how,
              options);
     program_run(&p, "", line);
     ck_assert_msg(p.status == 0, "%s: %d, %s%s", options, p.status, p.text[ERR], p.text[OUT]);
     ck_assert_str_eq(p.text[ERR], "");
     return p.text[OUT];
+}
+
+static const char *topo(const char *graph, const char *options) {
+    return run(graph, "--simulate", options);
 }
 
 static void has(const char *text, const char *part) {
@@ -113,6 +121,49 @@ START_TEST(it_is_for_plans) {
 }
 END_TEST
 
+/* Four ranks on two hosts of 10 GB/s: the ratio of int8 is that of its blocks of 256, and codecs
+ * that are too slow are told. */
+START_TEST(what_a_codec_gains) {
+    static const char *const cases[][3] = {
+        {"int8", "60,80", "39.38 GB/s, 3.94 times the exact plan"},
+        {"bf16", "60,80", "20 GB/s, 2 times the exact plan"},
+        {"bf16", "8,8", "16 GB/s, 1.6 times the exact plan"},
+        {"int8", "4,80", "does not pay, 8 GB/s beside 10"},
+    };
+    char how[128];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(how, sizeof how, "--codec %s --codec-gbps %s", cases[i][0], cases[i][1]);
+        has(run("hosts", how, "allreduce"), cases[i][2]);
+    }
+    has(run("hosts", "--codec bf16 --codec-gbps 60,80 --json", "allreduce"),
+        "\"with_codec\":{\"codec\":\"bf16\",\"ratio\":0.5,\"encode_GBps\":60,"
+        "\"decode_GBps\":80,\"algbw_GBps\":20}");
+    has(run("hosts", "--codec int8", "allreduce"), /* its speed is measured here */
+        "int8 between hosts (0.254 of the bytes; a rank encodes ");
+    has(run("star", "--codec int8 --codec-gbps 60,80", "allreduce"),
+        "int8: nothing is between hosts");
+}
+END_TEST
+
+START_TEST(bad_codecs) {
+    static const char *const cases[][2] = {
+        {"--codec int8", "--codec is for --plan"},
+        {"--plan reduce --codec-gbps 1,2", "--codec-gbps is for --codec"},
+        {"--plan reduce --codec int8 --codec-gbps 6", "--codec-gbps \"6\""},
+        {"--plan reduce --codec int7", "int7"},
+        {"--plan reduce --codec topk:select=global", "a fixed length"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "topo --file %s/star.graph %s", folder, cases[i][0]);
+        program_run(&p, "", line);
+        ck_assert_msg(p.status == 2, "%s: %d", line, p.status);
+        has(p.text[ERR], cases[i][1]);
+        ck_assert_str_eq(p.text[OUT], "");
+    }
+}
+END_TEST
+
 int main(void) {
     char script[256];
     if (!mkdtemp(folder)) return 1;
@@ -125,6 +176,8 @@ int main(void) {
     tcase_add_test(tests, a_ring_and_a_tree_stand_beside_it);
     tcase_add_test(tests, what_has_no_time_has_a_sentence);
     tcase_add_test(tests, it_is_for_plans);
+    tcase_add_test(tests, what_a_codec_gains);
+    tcase_add_test(tests, bad_codecs);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

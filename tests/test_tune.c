@@ -8,6 +8,7 @@
 #include "coll/engine.h"
 #include "coll/planfile.h"
 #include "coll/tune.h"
+#include "coll/tune_time.h"
 #include "tests/family.h"
 #include "topo/plan.h"
 
@@ -311,6 +312,60 @@ START_TEST(a_rank_that_vanishes_ends_it) {
 }
 END_TEST
 
+/* ---- many passes, one time ---- */
+
+static double dice(uint64_t *state) {
+    return (double)(random64(state) >> 11) / 9007199254740992.0;
+}
+
+/* What all ways suffer alike is no matter: the times are those of a quiet pass. */
+START_TEST(common_disturbances_cancel) {
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        uint64_t state = seed;
+        int ways = 1 + (int)(random64(&state) % CINCH_MOST_WAYS);
+        int passes = 1 + (int)(random64(&state) % CINCH_MOST_PASSES);
+        double us[CINCH_MOST_WAYS * CINCH_MOST_PASSES], out[CINCH_MOST_WAYS];
+        double way[CINCH_MOST_WAYS], pass[CINCH_MOST_PASSES];
+        for (int w = 0; w < ways; w++) way[w] = 1 + 1e4 * dice(&state);
+        for (int p = 0; p < passes; p++) /* at least a quarter of the passes are quiet */
+            pass[p] = p <= 1 + (passes - 1) / 4 ? 1 : 1 + 3 * dice(&state);
+        for (int w = 0; w < ways; w++)
+            for (int p = 0; p < passes; p++) us[w * passes + p] = way[w] * pass[p];
+        cinch_timing_polish(us, ways, passes, out);
+        for (int w = 0; w < ways; w++)
+            ck_assert_msg(fabs(out[w] / way[w] - 1) < 1e-9, "seed %llu: %d of %d: %g, not %g",
+                          (unsigned long long)seed, w, ways, out[w], way[w]);
+    }
+}
+END_TEST
+
+/* A way that is usually slower by a fifth, in one pass much faster, and one that is a little faster
+ * but sometimes four times slower: the steady one is the best, whatever the least and the median
+ * say. Each pass has its own disturbance, of up to twice. */
+START_TEST(luck_makes_no_favourite) {
+    enum { STEADY, LUCKY, SPOILT, WAYS = 5, PASSES = 15 };
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        uint64_t state = seed;
+        double us[WAYS * PASSES], out[WAYS];
+        int lucky = (int)(random64(&state) % PASSES);
+        for (int p = 0; p < PASSES; p++) {
+            double disturbed = p % 3 ? 1 + dice(&state) : 1;
+            for (int w = 0; w < WAYS; w++) {
+                double time = w == STEADY ? 100 : w == SPOILT ? 97 : w == LUCKY ? 120 : 150;
+                if (w == LUCKY && p == lucky) time = 60;
+                if (w == SPOILT && p % 5 == 0) time *= 4;
+                us[w * PASSES + p] = time * disturbed * (1 + 0.02 * dice(&state));
+            }
+        }
+        cinch_timing_polish(us, WAYS, PASSES, out);
+        for (int w = 1; w < WAYS; w++)
+            ck_assert_msg(out[STEADY] < out[w], "seed %llu: %d has %g, the steady one %g",
+                          (unsigned long long)seed, w, out[w], out[STEADY]);
+        ck_assert(out[STEADY] > 98 && out[STEADY] < 106);
+    }
+}
+END_TEST
+
 /* ---- curves ---- */
 
 static bool sane(const cinch_curve *c) {
@@ -465,6 +520,8 @@ int main(void) {
                                   everybody_meets_everybody_once,
                                   a_network_is_measured,
                                   a_rank_that_vanishes_ends_it,
+                                  common_disturbances_cancel,
+                                  luck_makes_no_favourite,
                                   curves_are_the_same_on_all_ranks,
                                   a_plan_file_is_written_and_read,
                                   auto_takes_a_short_look,

@@ -145,6 +145,24 @@ static int fewest_switches(const cinch_tuned *t, uint64_t most) {
     return fewest;
 }
 
+START_TEST(a_forest_is_known_by_its_curves) {
+    double us[] = {1, 2};
+    cinch_tuned t = {0};
+    cinch_choice *choice;
+    cinch_codec none = {0};
+    add(&t, CINCH_BROADCAST, "forest", "none", 2, us);
+    add(&t, CINCH_REDUCE, "forest", "int8", 2, us);
+    add(&t, CINCH_ALLREDUCE, "ring", "none", 2, us);
+    ck_assert_int_eq(cinch_choice_make(&t, &none, &choice), cinchSuccess);
+    for (int c = 0; c < CINCH_COLLECTIVES; c++)
+        ck_assert(cinch_choice_has_forest(choice, (cinch_collective)c) ==
+                  (c == CINCH_BROADCAST || c == CINCH_REDUCE));
+    ck_assert(!cinch_choice_has_forest(NULL, CINCH_BROADCAST));
+    cinch_choice_free(choice);
+    cinch_tuned_free(&t);
+}
+END_TEST
+
 START_TEST(the_best_with_few_switches) {
     uint64_t state = 42;
     int switched = 0;
@@ -381,6 +399,7 @@ int main(void) {
     tcase_add_test(all, curves_are_kept_by_name);
     tcase_add_test(all, a_curve_between_its_points);
     tcase_add_test(all, curves_stay_between_neighbours);
+    tcase_add_test(all, a_forest_is_known_by_its_curves);
     tcase_add_test(all, the_best_with_few_switches);
     tcase_add_test(all, the_one_that_lasts);
     tcase_add_test(all, any_size);

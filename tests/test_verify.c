@@ -13,15 +13,40 @@ enum { MOST = 64 };
 
 static cinch_schedule schedule[MOST];
 
+/* What a call is like. */
+typedef struct kind {
+    bool mapped, encoded;
+    bool levels; /* hosts at two sites, and a codec for the inside of hosts where there is one */
+} kind;
+
+static kind kind_of(int index) {
+    return (kind){index & 1, index & 2, index & 4};
+}
+
+static const char *text_of(kind k) {
+    static char text[64];
+    snprintf(text, sizeof text, "%s%s%s", k.mapped ? " mapped" : "", k.encoded ? " encoded" : "",
+             k.levels ? " at all levels" : "");
+    return text;
+}
+
+/* The schedules of others do not depend on levels, nor those of exact calls on windows. */
+static bool is_another(const cinch_algo *algo, kind k) {
+    return (!k.mapped || algo->maps_from) && (!k.levels || strcmp(algo->name, "hier") == 0);
+}
+
 /* Builds all ranks' schedules; false where the algorithm does not serve n. */
-static bool build_all(const cinch_algo *algo, int n, int root, bool mapped, bool encoded) {
+static bool build_all(const cinch_algo *algo, int n, int root, kind k) {
+    static uint16_t site[MOST];
     cinch_call call = {.collective = algo->collective,
                        .nranks = n,
                        .root = root,
                        .bytes = 1 << 20,
                        .windows = true,
-                       .mapped = mapped,
-                       .encoded = encoded,
+                       .mapped = k.mapped,
+                       .encoded = k.encoded,
+                       .inside = k.encoded && k.levels,
+                       .exact_between = k.encoded && k.levels && n % 5 == 1,
                        .small_bytes = 32768};
     /* Where that is possible, on two or more hosts: one after the other, or in turn. */
     static uint16_t host[MOST];
@@ -30,6 +55,8 @@ static bool build_all(const cinch_algo *algo, int n, int root, bool mapped, bool
     call.host = host;
     call.hosts = (n + per_host - 1) / per_host;
     call.per_host = n % per_host ? 0 : per_host;
+    for (int h = 0; h < call.hosts; h++) site[h] = (uint16_t)(h > 1 && h % 3 != 2);
+    if (k.levels && call.hosts > 2) call.site = site, call.sites = call.hosts > 3 ? 2 : 1;
     if (algo->supports(&call)) return false;
     for (int r = 0; r < n; r++)
         ck_assert_int_eq(cinch_algo_build(algo, r, &call, &schedule[r]), cinchSuccess);
@@ -46,23 +73,23 @@ static int sizes_from(const char *list, int *sizes) {
     return n;
 }
 
-static void check_all(const cinch_algo *algo, int n, int root, bool mapped, bool encoded) {
-    if (!build_all(algo, n, root, mapped, encoded)) return;
+static void check_all(const cinch_algo *algo, int n, int root, kind k) {
+    if (!build_all(algo, n, root, k)) return;
     for (int in_place = 0; in_place < 2; in_place++) {
         char why[CINCH_ERROR_TEXT];
         bool right = cinch_verify(schedule, n, in_place, why);
-        ck_assert_msg(right, "%s %s n=%d root=%d%s%s%s: %s", cinch_shape_of(algo->collective)->name,
-                      algo->name, n, root, mapped ? " mapped" : "", encoded ? " encoded" : "",
-                      in_place ? " in place" : "", why);
+        ck_assert_msg(right, "%s %s n=%d root=%d%s%s: %s", cinch_shape_of(algo->collective)->name,
+                      algo->name, n, root, text_of(k), in_place ? " in place" : "", why);
     }
     free_all(n);
 }
 
 START_TEST(every_algorithm_is_right) {
-    const cinch_algo *algo = cinch_algo_at(_i / 4);
-    bool mapped = _i & 1, encoded = _i & 2, full = getenv("CINCH_TEST_FULL") != NULL;
+    const cinch_algo *algo = cinch_algo_at(_i / 8);
+    kind k = kind_of(_i);
+    bool full = getenv("CINCH_TEST_FULL") != NULL;
     int sizes[MOST], count = MOST - 1;
-    if (mapped && !algo->maps_from) return; /* the same schedule */
+    if (!is_another(algo, k)) return;
     for (int i = 0; i < count; i++) sizes[i] = i + 2;
     if (!full)
         count = sizes_from("2 3 4 5 6 7 8 9 11 16 23 32", sizes);
@@ -71,8 +98,7 @@ START_TEST(every_algorithm_is_right) {
     bool rooted = cinch_shape_rooted(cinch_shape_of(algo->collective));
     for (int i = 0; i < count; i++) {
         int n = sizes[i], step = n > 8 ? n / 2 : 1;
-        for (int root = 0; root < (rooted ? n : 1); root += step)
-            check_all(algo, n, root, mapped, encoded);
+        for (int root = 0; root < (rooted ? n : 1); root += step) check_all(algo, n, root, k);
     }
 }
 END_TEST
@@ -207,6 +233,53 @@ static bool too_shallow(cinch_schedule *s) {
     return any;
 }
 
+static bool other_codec_encodes(cinch_schedule *s) {
+    cinch_item *item = find(s, CINCH_DO_ENCODE, 0);
+    if (item) item->flags ^= CINCH_INSIDE;
+    return item != NULL;
+}
+
+static bool has_wire(const cinch_schedule *s, const cinch_item *item) {
+    for (int i = 0; i < item->nsrc; i++)
+        if (s->refs[item->ref + item->ndst + (uint32_t)i].space == CINCH_WIRE) return true;
+    return false;
+}
+
+static bool other_codec_decodes(cinch_schedule *s) {
+    for (int i = s->nitems - 1; i >= 0; i--) {
+        if (s->item[i].op != CINCH_DO_SUM || !has_wire(s, &s->item[i])) continue;
+        s->item[i].flags ^= CINCH_INSIDE;
+        return true;
+    }
+    return false;
+}
+
+static bool other_width(cinch_schedule *s) {
+    for (int i = 0; i < s->nitems; i++) {
+        cinch_item *item = &s->item[i];
+        bool codes = item->op == CINCH_DO_ENCODE && !(item->flags & CINCH_OWNER);
+        bool plain = false;
+        for (int k = 0; item->op == CINCH_DO_SUM && k < item->nsrc; k++)
+            plain |= s->refs[item->ref + item->ndst + (uint32_t)k].space != CINCH_WIRE;
+        if (!codes && !plain) continue;
+        item->flags ^= CINCH_WIDE;
+        return true;
+    }
+    return false;
+}
+
+/* What is to be encoded first goes out as it is. */
+static bool sends_wide(cinch_schedule *s) {
+    for (int i = 0; i + 1 < s->nitems; i++) {
+        cinch_item *encode = &s->item[i], *send = encode + 1;
+        if (encode->op != CINCH_DO_ENCODE || send->op != CINCH_DO_SEND) continue;
+        if (!(encode->flags & (CINCH_WIDE | CINCH_OWNER))) continue;
+        s->refs[send->ref] = s->refs[encode->ref + 1u];
+        return true;
+    }
+    return false;
+}
+
 enum { ALWAYS, WHERE_IT_REDUCES, WHERE_IT_CAN };
 static const struct {
     const char *name;
@@ -223,34 +296,38 @@ static const struct {
     {"takes the neighbour's block", wrong_block, WHERE_IT_CAN},
     {"writes to its input", writes_input, ALWAYS},
     {"waits for too little", too_shallow, WHERE_IT_CAN},
+    {"encodes with the other codec", other_codec_encodes, WHERE_IT_CAN},
+    {"decodes with the other codec", other_codec_decodes, WHERE_IT_CAN},
+    {"takes elements for a sum in fp32, or the reverse", other_width, WHERE_IT_CAN},
+    {"sends a sum in fp32", sends_wide, WHERE_IT_CAN},
 };
 enum { MUTANTS = sizeof mutants / sizeof *mutants };
 
 START_TEST(mutants_are_rejected) {
-    const cinch_algo *algo = cinch_algo_at(_i / 4);
-    bool mapped = _i & 1, encoded = _i & 2;
+    const cinch_algo *algo = cinch_algo_at(_i / 8);
+    kind k = kind_of(_i);
     static const int sizes[] = {2, 3, 4, 7, 8, 16};
-    if (mapped && !algo->maps_from) return;
+    if (!is_another(algo, k)) return;
     /* In place, where nothing is reduced, the own block is where it belongs from the start. */
     bool in_place = cinch_shape_of(algo->collective)->reduces;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int m = 0; m < MUTANTS; m++) {
             int n = sizes[i], applied = 0;
             for (int victim = 0; victim < n; victim++) {
-                if (!build_all(algo, n, 0, mapped, encoded)) continue;
+                if (!build_all(algo, n, 0, k)) continue;
                 if (mutants[m].apply(&schedule[victim])) {
                     char why[CINCH_ERROR_TEXT];
                     applied++;
                     ck_assert_msg(!cinch_verify(schedule, n, in_place, why),
-                                  "%s %s n=%d%s%s: not rejected though rank %d %s",
-                                  cinch_shape_of(algo->collective)->name, algo->name, n,
-                                  mapped ? " mapped" : "", encoded ? " encoded" : "", victim,
-                                  mutants[m].name);
+                                  "%s %s n=%d%s: not rejected though rank %d %s",
+                                  cinch_shape_of(algo->collective)->name, algo->name, n, text_of(k),
+                                  victim, mutants[m].name);
                     ck_assert_msg(why[0] != '\0', "rejected without a reason");
                 }
                 free_all(n);
             }
-            cinch_call call = {.nranks = n, .windows = true, .mapped = mapped, .encoded = encoded};
+            cinch_call call = {
+                .nranks = n, .windows = true, .mapped = k.mapped, .encoded = k.encoded};
             const cinch_shape *shape = cinch_shape_of(algo->collective);
             bool must = mutants[m].must == ALWAYS ||
                         (mutants[m].must == WHERE_IT_REDUCES && shape->reduces);
@@ -293,8 +370,8 @@ int main(void) {
     Suite *suite = suite_create("verify");
     TCase *tc = tcase_create("all");
     tcase_set_timeout(tc, 600);
-    tcase_add_loop_test(tc, every_algorithm_is_right, 0, 4 * algos);
-    tcase_add_loop_test(tc, mutants_are_rejected, 0, 4 * algos);
+    tcase_add_loop_test(tc, every_algorithm_is_right, 0, 8 * algos);
+    tcase_add_loop_test(tc, mutants_are_rejected, 0, 8 * algos);
     tcase_add_test(tc, cuts_cover_the_message);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

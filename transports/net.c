@@ -41,7 +41,7 @@ static uint64_t hash_text(uint64_t hash, const char *text) {
 }
 
 /* A network namespace has its host's boot id and name, and yet is another place. */
-static uint64_t host_hash(const cinch_settings *settings) {
+uint64_t cinch_net_host(const cinch_settings *settings) {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     if (settings->hostid[0]) return hash_text(hash, settings->hostid);
     char boot[64] = "", name[256] = "", place[80];
@@ -106,7 +106,7 @@ static bool usable(const netting *g, const cinch_transport *transport) {
 }
 
 static cinchResult_t introduce(netting *g) {
-    hello mine = {.host = host_hash(g->settings), .checksum = g->options->checksum};
+    hello mine = {.host = cinch_net_host(g->settings), .checksum = g->options->checksum};
     char why[sizeof mine.why - 64];
     if (cinch_transport_list_parse(g->settings->transport, &g->list, why, sizeof why)) {
         mine.count = (uint8_t)g->list.count;

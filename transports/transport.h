@@ -81,6 +81,9 @@ cinchResult_t cinch_net_open(const cinch_settings *settings, cinch_rendezvous *r
                              int nranks, const cinch_net_options *options, cinch_net **out);
 void cinch_net_close(cinch_net *net);
 
+/* Of this host (CINCH_HOSTID): the same number on all of its ranks, another elsewhere. */
+uint64_t cinch_net_host(const cinch_settings *settings);
+
 /* Checks a CINCH_TRANSPORT value without opening anything: a clause in why on failure. */
 bool cinch_transport_parse(const char *list, char *why, size_t room);
 

@@ -43,6 +43,7 @@ static const char *supports_exact(const cinch_call *call) {
     return call->nranks < 2 ? "it needs two ranks or more" : NULL;
 }
 static const char *supports_any(const cinch_call *call) {
+    if (call->encoded && call->exact_between) return "with it a codec is used between hosts too";
     return call->nranks < 2 ? "it needs two ranks or more" : NULL;
 }
 

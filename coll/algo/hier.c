@@ -1,218 +1,277 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hierarchical all-reduce: reduce-scatter inside each host, all-reduce of each slice between the
- * ranks that hold it on their hosts, all-gather inside. So local ranks drive a slice each across
- * the slow level, which carries 2(H-1)/H of the message per host for H hosts. Where hosts differ in
- * their ranks there are as many slices as the smallest has ranks, and the other ranks of larger
- * ones take part inside alone. Between hosts the ranks exchange directly; with a codec it is used
- * there alone, as in exchange for two hosts (one quantization) and as in twostep for more (two). */
+/* Hierarchical all-reduce: at every level, from the inside of hosts outwards, a reduce-scatter in
+ * each group, then all-gathers back. So the members of a group drive a slice each across the slower
+ * levels, of which the outermost carries 2(G-1)/G of the message per group for G groups. Where
+ * groups of a level differ in size there are as many slices as the smallest has members, and the
+ * other members of larger ones take part up to that level alone.
+ *
+ * With a codec at a level its steps go encoded: a member encodes what it gives to another's slice,
+ * the owner adds it all in the order of places, in fp32, and takes that sum on to the next level
+ * where that is encoded too. What the owner of a part has in the end it encodes once, with the
+ * codec of the outermost level that has one, and those bytes go back as far as there are levels
+ * with a codec; everyone decodes them, the owner included. Two groups at the only such level need
+ * no owner: each gives the other all it has, as in exchange (one quantization less). */
 #include "coll/algo/hier.h"
 
-/* ---- what all hierarchical algorithms share ---- */
+typedef struct plan {
+    cinch_hier_levels p;
+    int top;        /* the last level */
+    bool pair;      /* two groups at the top exchange all */
+    unsigned codec; /* of the owner's result */
+    int box_got[CINCH_HIER_LEVELS], box_sum[CINCH_HIER_LEVELS];     /* first BOX slots */
+    int wire_got[CINCH_HIER_LEVELS], wire_given[CINCH_HIER_LEVELS]; /* first WIRE slots */
+    int wire_result;
+} plan;
 
-int cinch_hier_ranks(const cinch_call *call, int host) {
-    int ranks = call->per_host;
-    for (int q = 0; q < call->nranks && !call->per_host; q++) ranks += call->host[q] == host;
-    return ranks;
-}
+enum { MARK_GIVE, MARK_RESULT, MARK_PAIR }; /* PAIR + h: part h of a pair's slice */
+enum { TMP_SUM, TMP_GOT };                  /* slots; GOT + k: from the k-th other member */
 
-int cinch_hier_slices(const cinch_call *call) {
-    int least = call->per_host ? call->per_host : call->nranks;
-    for (int h = 0; h < call->hosts && !call->per_host; h++) {
-        int ranks = cinch_hier_ranks(call, h);
-        if (ranks < least) least = ranks;
+/* ---- what is where ---- */
+
+static plan plan_of(const cinch_call *call, int rank) {
+    plan a = {.p = cinch_hier_levels_of(call, rank)};
+    int box = 0, wire = 0;
+    a.top = a.p.count - 1;
+    a.pair = a.p.at[a.top].members == 2 && a.p.coded_from == a.top;
+    for (int l = 0; l < a.p.count; l++) {
+        const cinch_hier_level *at = &a.p.at[l];
+        if (at->encoded) a.codec = at->codec;
+        a.box_got[l] = box;
+        a.box_sum[l] = box += (at->members - 1) * at->width;
+        box += at->width;
+        a.wire_got[l] = wire;
+        a.wire_given[l] = wire += (at->members - 1) * at->width;
+        wire += at->owners * at->width;
     }
-    return least;
+    a.wire_result = wire;
+    return a;
 }
 
-/* How far the places of a host are turned, so that the root has the first. */
-static int turn_of(const cinch_hier *v, int host) {
-    if (v->root < 0 || v->call->host[v->root] != host) return 0;
-    int turn = 0;
-    for (int q = 0; q < v->root; q++) turn += v->call->host[q] == host;
-    return turn;
+/* The first part of an owner's slice. */
+static int slice_first(const plan *a, int l, int owner) {
+    return a->p.at[l].first + owner * a->p.at[l].width;
+}
+static int own_first(const plan *a, int l) {
+    return slice_first(a, l, a->p.at[l].me);
 }
 
-int cinch_hier_rank(const cinch_hier *v, int host, int local) {
-    int turn = turn_of(v, host);
-    if (turn) local = (local + turn) % cinch_hier_ranks(v->call, host);
-    for (int q = 0;; q++)
-        if (v->call->host[q] == host && local-- == 0) return q;
+/* A place among the others of the group. */
+static int among_others(const cinch_hier_level *at, int place) {
+    return place < at->me ? place : place - 1;
 }
 
-int cinch_hier_local(const cinch_hier *v, int rank) {
-    int host = v->call->host[rank], turn = turn_of(v, host), local = 0;
-    for (int q = 0; q < rank; q++) local += v->call->host[q] == host;
-    if (!turn) return local;
-    int ranks = cinch_hier_ranks(v->call, host);
-    return (local + ranks - turn) % ranks;
+/* Where a member's share of an own part arrives. */
+static cinch_ref got(const plan *a, int l, int from, int part) {
+    const cinch_hier_level *at = &a->p.at[l];
+    int other = among_others(at, from), nth = other * at->width + part - own_first(a, l);
+    if (at->encoded) return cinch_ref_slot(CINCH_WIRE, a->wire_got[l] + nth, part);
+    if (at->kind == 0) return cinch_ref_slot(CINCH_TMP, TMP_GOT + other, part);
+    return cinch_ref_slot(CINCH_BOX, a->box_got[l] + nth, part);
 }
 
-cinch_hier cinch_hier_of(const cinch_call *call, int rank, int root) {
-    cinch_hier v = {call, rank, call->host[rank], 0, call->hosts, 0, root};
-    v.local = cinch_hier_local(&v, rank);
-    v.locals = cinch_hier_ranks(call, v.host);
-    return v;
+/* Whether the level's sum goes on in fp32. */
+static bool is_wide(const plan *a, int l) {
+    return l >= 0 && l < a->top && a->p.at[l].encoded && a->p.at[l + 1].encoded;
 }
 
-const char *cinch_hier_supports(const cinch_call *call) {
-    if (call->hosts < 2 || call->nranks <= call->hosts)
-        return "it needs two hosts or more, one of them with two ranks or more";
-    if (call->encoded && call->both_levels) return "its inside of a host takes no codec";
-    return NULL;
+/* The last level below l that has summed anything here; -1: none. */
+static int summed_below(const plan *a, int l) {
+    while (--l >= 0 && a->p.at[l].members == 1) continue;
+    return l;
 }
 
-const char *cinch_hier_supports_exact(const cinch_call *call) {
-    return call->encoded ? "it works without a codec" : cinch_hier_supports(call);
+/* The level's sum of an own part, below the top. */
+static cinch_ref sum_at(const plan *a, int l, int part) {
+    const cinch_hier_level *at = &a->p.at[l];
+    if (!is_wide(a, l) && (at->kind == 0 || at->encoded))
+        return cinch_ref_slot(CINCH_TMP, TMP_SUM, part);
+    return cinch_ref_slot(CINCH_BOX, a->box_sum[l] + part - own_first(a, l), part);
 }
 
-/* The ranks of a host share its network. */
-double cinch_hier_cost(const cinch_call *call, int steps, double crossing, double inside) {
-    double bytes = (double)call->bytes;
-    return steps * cinch_cost_step(call) + crossing * bytes * cinch_cost_byte(call) +
-           inside * bytes * 1.25e-4;
+/* What the rank brings to level l of a part, and whether that is fp32 in a BOX. */
+static cinch_ref brought(const plan *a, int l, int part) {
+    int below = summed_below(a, l);
+    return below < 0 ? cinch_ref_of(CINCH_IN, part) : sum_at(a, below, part);
+}
+static unsigned wide_brought(const plan *a, int l) {
+    return is_wide(a, summed_below(a, l)) ? CINCH_WIDE : 0;
 }
 
-/* ---- all-reduce ---- */
-
-static double cost(const cinch_call *call) {
-    double h = call->hosts;
-    return cinch_hier_cost(call, 4, 2 * (h - 1) / h, 2);
+static cinch_ref result_wire(const plan *a, int part) {
+    return cinch_ref_slot(CINCH_WIRE, a->wire_result + part - a->p.at[a->p.coded_from].first, part);
 }
 
-static int parts(const cinch_call *call) {
-    return cinch_hier_slices(call) * call->hosts;
+/* ---- down: reduce-scatter ---- */
+
+/* Whether the parts of a slice go as one message: not those that have places of their own. */
+static bool in_one(const plan *a, int l) {
+    return !a->p.at[l].encoded && a->p.at[l].kind == 0;
 }
 
-/* A host's part of this rank's slice, which has one for each host; in a slot. */
-static cinch_ref part_in(const cinch_hier *v, cinch_space space, int slot, int host) {
-    return cinch_ref_slot(space, slot, v->local * v->hosts + host);
-}
-static cinch_ref part_of(const cinch_hier *v, cinch_space space, int host) {
-    return part_in(v, space, 0, host);
-}
-static cinch_ref slice_of(const cinch_hier *v, cinch_space space, int slot, int local) {
-    return cinch_ref_parts(cinch_ref_slot(space, slot, local * v->hosts), v->hosts);
-}
-
-enum { SCATTER, PART, RESULT, GATHER, PAIR }; /* marks; PAIR + h: part h of a pair's slice */
-enum { SUM = 0 };                             /* TMP slots: the host's sum, then the locals' */
-
-/* What this host has for part `host`. */
-static cinch_ref host_sum(const cinch_hier *v, int host) {
-    return v->locals > 1 ? part_in(v, CINCH_TMP, SUM, host) : part_of(v, CINCH_IN, host);
-}
-
-static void reduce_inside(cinch_builder *b, const cinch_hier *v, int slices) {
-    cinch_ref sum = slice_of(v, CINCH_TMP, SUM, v->local), *src = b->list[0];
-    for (int i = 1; i < v->locals; i++) {
-        int to = (v->local + i) % v->locals, from = (v->local + v->locals - i) % v->locals;
-        if (v->local < slices)
-            cinch_build_recv(b, cinch_hier_rank(v, v->host, from), SCATTER,
-                             slice_of(v, CINCH_TMP, 1 + from, v->local));
-        if (to < slices)
-            cinch_build_send(b, cinch_hier_rank(v, v->host, to), SCATTER,
-                             slice_of(v, CINCH_IN, 0, to));
+static void take(cinch_builder *b, const plan *a, int l, int from) {
+    int first = own_first(a, l), width = a->p.at[l].width, peer = cinch_hier_member(&a->p, l, from);
+    if (in_one(a, l)) {
+        cinch_build_recv(b, peer, MARK_GIVE, cinch_ref_parts(got(a, l, from, first), width));
+        return;
     }
-    cinch_build_lag(b, 2); /* sends run ahead, so that the wire never waits for a wake-up */
-    if (v->local >= slices || v->locals == 1) return;
-    for (int j = 0; j < v->locals; j++)
-        src[j] =
-            j == v->local ? slice_of(v, CINCH_IN, 0, j) : slice_of(v, CINCH_TMP, 1 + j, v->local);
-    cinch_build_reduce(b, 0, &sum, 1, src, v->locals);
+    for (int part = first; part < first + width; part++)
+        cinch_build_recv(b, peer, MARK_GIVE, got(a, l, from, part));
 }
 
-static void between_exact(cinch_builder *b, const cinch_hier *v) {
-    cinch_ref out = part_of(v, CINCH_OUT, v->host), *src = b->list[0];
-    for (int i = 1; i < v->hosts; i++) {
-        int to = (v->host + i) % v->hosts, from = (v->host + v->hosts - i) % v->hosts;
-        cinch_build_recv(b, cinch_hier_rank(v, from, v->local), PART,
-                         part_in(v, CINCH_BOX, from, v->host));
-        cinch_build_send(b, cinch_hier_rank(v, to, v->local), PART, host_sum(v, to));
+static void give(cinch_builder *b, const plan *a, int l, int to) {
+    const cinch_hier_level *at = &a->p.at[l];
+    int first = slice_first(a, l, to), peer = cinch_hier_member(&a->p, l, to);
+    if (in_one(a, l)) {
+        cinch_build_send(b, peer, MARK_GIVE, cinch_ref_parts(brought(a, l, first), at->width));
+        return;
     }
-    cinch_build_lag(b, 4);
-    for (int h = 0; h < v->hosts; h++)
-        src[h] = h == v->host ? host_sum(v, h) : part_in(v, CINCH_BOX, h, v->host);
-    cinch_build_reduce(b, CINCH_FINAL, &out, 1, src, v->hosts);
-    for (int i = 1; i < v->hosts; i++) {
-        int to = (v->host + i) % v->hosts, from = (v->host + v->hosts - i) % v->hosts;
-        cinch_build_send(b, cinch_hier_rank(v, to, v->local), RESULT, out);
-        cinch_build_recv(b, cinch_hier_rank(v, from, v->local), RESULT,
-                         part_of(v, CINCH_OUT, from));
+    for (int k = 0; k < at->width; k++) {
+        cinch_ref from = brought(a, l, first + k);
+        if (at->encoded) {
+            cinch_ref wire =
+                cinch_ref_slot(CINCH_WIRE, a->wire_given[l] + to * at->width + k, first + k);
+            cinch_build_encode(b, at->codec | wide_brought(a, l), wire, from);
+            from = wire;
+        }
+        cinch_build_send(b, peer, MARK_GIVE, from);
     }
 }
 
-/* WIRE slots: h, part h from here; 2 + h, from the other host. */
-static void between_two(cinch_builder *b, const cinch_hier *v) {
-    int peer = cinch_hier_rank(v, 1 - v->host, v->local);
+static void exchange_shares(cinch_builder *b, const plan *a, int l) {
+    const cinch_hier_level *at = &a->p.at[l];
+    for (int i = 1; i < at->members; i++) { /* everyone begins at another peer */
+        int to = (at->me + i) % at->members, from = (at->me + at->members - i) % at->members;
+        if (at->me < at->owners) take(b, a, l, from);
+        if (to < at->owners) give(b, a, l, to);
+    }
+}
+
+/* The group's shares of a part, in the order of places. */
+static int shares(const plan *a, int l, int part, cinch_ref *src) {
+    const cinch_hier_level *at = &a->p.at[l];
+    for (int m = 0; m < at->members; m++)
+        src[m] = m == at->me ? brought(a, l, part) : got(a, l, m, part);
+    return at->members;
+}
+
+/* The sum of an own slice, below the top. */
+static void sum_slice(cinch_builder *b, const plan *a, int l) {
+    const cinch_hier_level *at = &a->p.at[l];
+    int first = own_first(a, l), step = in_one(a, l) ? at->width : 1;
+    if (at->members == 1) return;
+    for (int part = first; part < first + at->width; part += step) {
+        cinch_ref sum = cinch_ref_parts(sum_at(a, l, part), step);
+        int n = shares(a, l, part, b->list[0]);
+        for (int i = 0; i < n; i++) b->list[0][i].parts = (uint16_t)step;
+        if (at->encoded)
+            cinch_build_sum(b, at->codec | wide_brought(a, l), sum, b->list[0], n);
+        else
+            cinch_build_reduce(b, 0, &sum, 1, b->list[0], n);
+    }
+}
+
+/* ---- the top ---- */
+
+/* Two groups: each encodes both parts, and has the sums at once. */
+static void pair(cinch_builder *b, const plan *a) {
+    const cinch_hier_level *at = &a->p.at[a->top];
+    int peer = cinch_hier_member(&a->p, a->top, 1 - at->me);
+    cinch_ref wire[2][2]; /* [whose][part] */
     for (int h = 0; h < 2; h++) {
-        cinch_ref mine = part_in(v, CINCH_WIRE, h, h);
-        cinch_build_recv(b, peer, PAIR + h, part_in(v, CINCH_WIRE, 2 + h, h));
-        cinch_build_encode(b, 0, mine, host_sum(v, h));
-        cinch_build_send(b, peer, PAIR + h, mine);
+        int part = slice_first(a, a->top, h);
+        for (int who = 0; who < 2; who++)
+            wire[who][h] = cinch_ref_slot(CINCH_WIRE, (who == at->me ? 0 : 2) + h, part);
+        cinch_build_recv(b, peer, MARK_PAIR + h, wire[1 - at->me][h]);
+        cinch_build_encode(b, at->codec, wire[at->me][h], brought(a, a->top, part));
+        cinch_build_send(b, peer, MARK_PAIR + h, wire[at->me][h]);
     }
-    cinch_build_lag(b, 4);
+    cinch_build_lag(b, 2 * a->p.count);
     for (int h = 0; h < 2; h++) {
-        cinch_ref mine = part_in(v, CINCH_WIRE, h, h);
-        cinch_ref theirs = part_in(v, CINCH_WIRE, 2 + h, h);
-        cinch_ref src[2] = {v->host ? theirs : mine, v->host ? mine : theirs};
-        cinch_build_sum(b, CINCH_FINAL, part_of(v, CINCH_OUT, h), src, 2);
+        cinch_ref src[2] = {wire[0][h], wire[1][h]};
+        cinch_build_sum(b, at->codec | CINCH_FINAL,
+                        cinch_ref_of(CINCH_OUT, slice_first(a, a->top, h)), src, 2);
     }
 }
 
-/* WIRE slots: [0,H) from hosts, [H,2H) to hosts, 2H the result, [2H+1,3H+1) results from hosts. */
-static void between_many(cinch_builder *b, const cinch_hier *v) {
-    int n = v->hosts;
-    cinch_ref sum = part_of(v, CINCH_BOX, v->host), *src = b->list[0];
-    cinch_ref result = part_in(v, CINCH_WIRE, 2 * n, v->host);
-    for (int i = 1; i < n; i++) {
-        int to = (v->host + i) % n, from = (v->host + n - i) % n;
-        cinch_ref wire = part_in(v, CINCH_WIRE, n + to, to);
-        cinch_build_recv(b, cinch_hier_rank(v, from, v->local), PART,
-                         part_in(v, CINCH_WIRE, from, v->host));
-        cinch_build_encode(b, 0, wire, host_sum(v, to));
-        cinch_build_send(b, cinch_hier_rank(v, to, v->local), PART, wire);
+/* The result of the own part. Where nothing but levels below are encoded the sum is one of plain
+ * shares alone, in fp32 all the same. */
+static void finish(cinch_builder *b, const plan *a) {
+    int part = own_first(a, a->top), n = shares(a, a->top, part, b->list[0]);
+    if (a->p.coded_from == a->p.count) {
+        cinch_ref out = cinch_ref_of(CINCH_OUT, part);
+        cinch_build_reduce(b, CINCH_FINAL, &out, 1, b->list[0], n);
+        return;
     }
-    cinch_build_lag(b, 4);
-    for (int h = 0; h < n; h++)
-        src[h] = h == v->host ? host_sum(v, h) : part_in(v, CINCH_WIRE, h, v->host);
-    cinch_build_sum(b, CINCH_FINAL, sum, src, n);
-    cinch_build_encode(b, CINCH_OWNER, result, sum);
-    for (int i = 1; i < n; i++) {
-        int to = (v->host + i) % n, from = (v->host + n - i) % n;
-        cinch_build_send(b, cinch_hier_rank(v, to, v->local), RESULT, result);
-        cinch_build_recv(b, cinch_hier_rank(v, from, v->local), RESULT,
-                         part_in(v, CINCH_WIRE, 2 * n + 1 + from, from));
-    }
-    cinch_build_lag(b, 6);
-    for (int h = 0; h < n; h++) {
-        cinch_ref wire = h == v->host ? result : part_in(v, CINCH_WIRE, 2 * n + 1 + h, h);
-        cinch_build_sum(b, 0, part_of(v, CINCH_OUT, h), &wire, 1);
+    cinch_ref sum = cinch_ref_slot(CINCH_BOX, a->box_sum[a->top], part);
+    cinch_build_sum(b, CINCH_FINAL | a->codec | wide_brought(a, a->top), sum, b->list[0], n);
+    cinch_build_encode(b, CINCH_OWNER | a->codec, result_wire(a, part), sum);
+}
+
+/* ---- up: all-gather ---- */
+
+/* An owner's slice of the result, to or from a member. */
+static void pass(cinch_builder *b, const plan *a, int l, int owner, int peer, bool sends) {
+    int first = slice_first(a, l, owner), width = a->p.at[l].width;
+    bool encoded = l >= a->p.coded_from;
+    for (int part = first; part < first + width; part += encoded ? 1 : width) {
+        cinch_ref ref =
+            encoded ? result_wire(a, part) : cinch_ref_parts(cinch_ref_of(CINCH_OUT, part), width);
+        if (sends)
+            cinch_build_send(b, peer, MARK_RESULT, ref);
+        else
+            cinch_build_recv(b, peer, MARK_RESULT, ref);
     }
 }
 
+static void gather(cinch_builder *b, const plan *a, int l) {
+    const cinch_hier_level *at = &a->p.at[l];
+    for (int i = 1; i < at->members; i++) {
+        int to = (at->me + i) % at->members, from = (at->me + at->members - i) % at->members;
+        if (at->me < at->owners) pass(b, a, l, at->me, cinch_hier_member(&a->p, l, to), true);
+        if (from < at->owners) pass(b, a, l, from, cinch_hier_member(&a->p, l, from), false);
+    }
+}
+
+static void decode(cinch_builder *b, const plan *a, int l) {
+    const cinch_hier_level *at = &a->p.at[l];
+    for (int part = at->first; part < at->first + at->owners * at->width; part++) {
+        cinch_ref wire = result_wire(a, part);
+        cinch_build_sum(b, a->codec, cinch_ref_of(CINCH_OUT, part), &wire, 1);
+    }
+}
+
+/* ---- all of it ---- */
+
+/* The lags depend on the levels alone: a rank that reaches fewer has the same for what it does. */
 static void build(cinch_builder *b, cinch_schedule *s, int rank, int n, const cinch_call *call) {
-    cinch_hier v = cinch_hier_of(call, rank, -1);
-    int slices = cinch_hier_slices(call);
-    if (!cinch_build_begin(b, s, rank, n, slices * v.hosts)) return;
-    reduce_inside(b, &v, slices);
-    if (v.local >= slices)
-        ;
-    else if (!call->encoded)
-        between_exact(b, &v);
-    else if (v.hosts == 2)
-        between_two(b, &v);
-    else
-        between_many(b, &v);
-    cinch_build_lag(b, call->encoded && v.hosts == 2 ? 4 : 6);
-    for (int i = 1; i < v.locals; i++) {
-        int to = (v.local + i) % v.locals, from = (v.local + v.locals - i) % v.locals;
-        if (v.local < slices)
-            cinch_build_send(b, cinch_hier_rank(&v, v.host, to), GATHER,
-                             slice_of(&v, CINCH_OUT, 0, v.local));
-        if (from < slices)
-            cinch_build_recv(b, cinch_hier_rank(&v, v.host, from), GATHER,
-                             slice_of(&v, CINCH_OUT, 0, from));
+    plan a = plan_of(call, rank);
+    bool drives = a.p.reached == a.p.count; /* some parts, to the top */
+    if (!cinch_build_begin(b, s, rank, n, a.p.parts)) return;
+    for (int l = 0; l < a.p.reached; l++) {
+        cinch_build_lag(b, 2 * l); /* sends run ahead, so that the wire never waits for a wake-up */
+        if (l > 0) sum_slice(b, &a, l - 1);
+        if (l == a.top && a.pair)
+            pair(b, &a);
+        else
+            exchange_shares(b, &a, l);
     }
+    int lag = 2 * a.p.count, from = a.pair ? a.top - 1 : a.top;
+    cinch_build_lag(b, lag);
+    if (drives && !a.pair) finish(b, &a);
+    for (int l = from; l >= 0; l--, lag += 2) {
+        cinch_build_lag(b, lag);
+        if (l < a.p.reached) gather(b, &a, l);
+        if (l != a.p.coded_from) continue;
+        cinch_build_lag(b, lag + 2);
+        if (l < a.p.reached) decode(b, &a, l);
+    }
+}
+
+/* The outermost level counts. */
+static double cost(const cinch_call *call) {
+    bool far = cinch_hier_sites(call) > 1;
+    double groups = far ? cinch_hier_sites(call) : call->hosts;
+    return cinch_hier_cost(call, far ? 6 : 4, 2 * (groups - 1) / groups, 2);
 }
 
 const cinch_algo cinch_algo_hier = {
@@ -220,7 +279,7 @@ const cinch_algo cinch_algo_hier = {
     .supports = cinch_hier_supports,
     .cost = cost,
     .build = build,
-    .parts = parts,
+    .parts = cinch_hier_parts,
     .part_bytes = (size_t)64 << 10,
     .least_bytes = (size_t)16 << 10,
 };

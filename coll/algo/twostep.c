@@ -8,6 +8,7 @@
 static const char *supports(const cinch_call *call) {
     if (!call->encoded) return "it needs a codec";
     if (call->nranks < 2) return "it needs two ranks or more";
+    if (call->exact_between) return "with it a codec is used between hosts too";
     return NULL;
 }
 

@@ -9,8 +9,9 @@
 
 #include "base/log.h"
 #include "coll/nccl/choose.h"
+#include "coll/nccl/hooks.h"
 
-typedef void (*function)(void);
+typedef cinch_nccl_function function;
 
 /* What a caller gets from a function that cannot be served, whatever it returns: integers and
  * pointers are in the first register, a team (three ints) is in both. */
@@ -53,7 +54,7 @@ static const char *(*real_last_error)(cinchComm_t);
 /* This thread is choosing; what that loads may call us. */
 static _Thread_local bool choosing;
 
-/* The last call that was refused on this thread, and what the real library's last error was then:
+/* The last call that failed by us on this thread, and what the real library's last error was then:
  * once it is another, it came later. */
 static _Thread_local bool has_refused;
 static _Thread_local char real_before[1024];
@@ -63,11 +64,19 @@ static void fill(void);
 static const char *forward_last_error(cinchComm_t comm) {
     pthread_once(&once, fill); /* what another thread has chosen */
     const char *real = real_last_error ? real_last_error(comm) : NULL;
+    const char *ours = cinch_nccl_hooks_why(comm);
+    if (ours) return ours;
     if (!real) real = "";
     if (has_refused && strncmp(real, real_before, sizeof real_before - 1) == 0)
         return cinch_last_error();
     has_refused = false;
     return real;
+}
+
+void cinch_nccl_ours(void) {
+    const char *real = real_last_error ? real_last_error(NULL) : NULL;
+    snprintf(real_before, sizeof real_before, "%s", real ? real : "");
+    has_refused = true;
 }
 
 static function in_library(const char *symbol) {
@@ -79,25 +88,37 @@ static function in_library(const char *symbol) {
 static function target(const name *n, const char *symbol) {
     if (choice.mode == CINCH_NCCL_FORWARD) {
         if (n->native == (function)cinchGetLastError) return (function)forward_last_error;
-        function real = in_library(symbol);
-        if (real) return real;
+        function hook = cinch_nccl_hook(n->twin + 1), real = in_library(symbol);
+        if (real) return hook ? hook : real;
     }
     /* What returns no code serves in every mode: texts of codes, the last sentence. */
     bool serves = choice.mode == CINCH_NCCL_NATIVE || n->kind != RESULT;
     return n->native && serves ? n->native : cinch_nccl_refuse;
 }
 
-static void tell(const cinch_settings *settings) {
-    char asked[256], version[32];
+static void tell(void) {
+    char version[32];
     if (choice.mode == CINCH_NCCL_FORWARD) {
         cinch_nccl_version_text(choice.real.version, version, sizeof version);
         cinch_info("calls go to NCCL %s, %s (%s)", version, choice.real.path, choice.why);
-        cinch_nccl_asked_codec(settings, asked, sizeof asked);
-        if (asked[0])
-            cinch_warn("%s has no effect: what is forwarded to NCCL stays as it is in this version",
-                       asked);
     } else {
         cinch_info("calls are served by cinch alone (%s)", choice.why);
+    }
+}
+
+/* Where a codec is asked for, some calls go by us. */
+static void hook(cinch_settings *settings) {
+    char asked[256], why[CINCH_ERROR_TEXT];
+    cinchResult_t result;
+    cinch_nccl_asked_codec(settings, asked, sizeof asked);
+    if (!asked[0]) return;
+    if (cinch_nccl_hooks_open(settings, choice.real.handle, &result, why)) {
+        cinch_info("%s compresses all-reduces that go to NCCL", asked);
+    } else if (result == cinchSuccess) {
+        cinch_warn("%s has no effect on what is forwarded to NCCL: %s", asked, why);
+    } else {
+        choice.mode = CINCH_NCCL_NEITHER;
+        memcpy(choice.why, why, sizeof why);
     }
 }
 
@@ -114,7 +135,8 @@ static void fill(void) {
     }
     if (choice.mode == CINCH_NCCL_FORWARD)
         real_last_error = (const char *(*)(cinchComm_t))in_library("ncclGetLastError");
-    tell(&settings);
+    tell();
+    if (choice.mode == CINCH_NCCL_FORWARD) hook(&settings);
     cinch_settings_free(&settings);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const name *n = &names[i];
@@ -145,9 +167,7 @@ static void say_refused(const char *called, const name *n) {
                    "%s, of NCCL %s, is not in cinch, which serves calls itself in native mode (%s)",
                    called, n->since, choice.why);
     } else if (choice.mode == CINCH_NCCL_FORWARD) {
-        const char *real = real_last_error ? real_last_error(NULL) : NULL;
-        snprintf(real_before, sizeof real_before, "%s", real ? real : "");
-        has_refused = true;
+        cinch_nccl_ours();
         cinch_nccl_version_text(choice.real.version, version, sizeof version);
         cinch_fail(cinchInvalidUsage, "%s is not in the NCCL that calls go to: %s, version %s",
                    called, choice.real.path, version);

@@ -13,38 +13,39 @@ CINCH_DEVICE uint16_t round_to_bf16(float value) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-template <int N>
-CINCH_DEVICE void encode_row(const sum_args &a, size_t at, const float *sum, unsigned *nonfinite) {
-    float old[N], left[N], seen[N];
-    uint16_t code[N];
+/* Of a sum: the codes, what is left of it, and what a reader will see. */
+template <int N, int R, access A>
+CINCH_DEVICE void encode_rows(const sum_args &a, const rows<N, R, A> &b, float (*sum)[N]) {
+    float old[R][N] = {};
+    unsigned nonfinite = 0;
+    if (a.residual) get_rows<float, N, R, A>(old, a.residual, b);
 #pragma unroll
-    for (int i = 0; i < N; i++) old[i] = 0;
-    if (a.residual) get_row<float, N>(old, a.residual + at);
+    for (int r = 0; r < R; r++) {
+        if (!b.has(r)) continue;
+        float seen[N];
+        uint16_t code[N];
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        float v = a.residual ? sum[i] + old[i] : sum[i];
-        code[i] = round_to_bf16(v);
-        seen[i] = cinch_bits_float((uint32_t)code[i] << 16);
-        bool finite = (code[i] & 0x7f80) != 0x7f80;
-        left[i] = finite ? v - seen[i] : old[i];
-        *nonfinite += !finite;
+        for (int i = 0; i < N; i++) {
+            float v = a.residual ? sum[r][i] + old[r][i] : sum[r][i];
+            code[i] = round_to_bf16(v);
+            seen[i] = cinch_bits_float((uint32_t)code[i] << 16);
+            bool finite = (code[i] & 0x7f80) != 0x7f80;
+            if (finite) old[r][i] = v - seen[i];
+            nonfinite += !finite;
+        }
+        put_row<uint16_t, N, A == EVEN>(a.wire + 2 * b.at(r), code);
+        if (a.residual) put_row<float, N, A == EVEN>(a.residual + b.at(r), old[r]);
+        if (a.dst) put_plain<N, A == EVEN>(a.dst, a.dst_dtype, b.at(r), seen);
     }
-    put_row<uint16_t, N>(a.wire + 2 * at, code);
-    if (a.residual) put_row<float, N>(a.residual + at, left);
-    if (a.dst) put_plain<N>(a.dst, a.dst_dtype, at, seen);
+    if (nonfinite) atomic_count(a.nonfinite, nonfinite);
 }
 
 struct sum_to_wire {
-    template <int N>
-    static CINCH_DEVICE void run(const sum_args &a, size_t first, size_t stride, size_t end) {
-        float acc[SUM_ROWS][N];
-        unsigned nonfinite = 0;
-        add_terms<bf16_wire, N, SUM_ROWS>(acc, a, first, stride, end);
-#pragma unroll
-        for (int r = 0; r < SUM_ROWS; r++)
-            if (first + r * stride < end)
-                encode_row<N>(a, first + r * stride, acc[r], &nonfinite);
-        if (nonfinite) atomic_count(a.nonfinite, nonfinite);
+    template <int N, int R, access A>
+    static CINCH_DEVICE void run(const sum_args &a, const rows<N, R, A> &b) {
+        float acc[R][N];
+        add_terms<bf16_wire, N, R, A>(acc, a, b);
+        encode_rows<N, R, A>(a, b, acc);
     }
 };
 
@@ -64,6 +65,7 @@ cinchResult_t cinch_cuda_bf16_sum(const cinch_cuda_where *where, const cinch_cud
     sum_args a;
     CINCH_TRY(begin_sum(&a, terms, src_dtype, dst_dtype, dst, count, avg_n));
     if (count == 0) return cinchSuccess;
+    find_even(&a, 2);
     return launch("bf16 sum", sum_kernel<bf16_wire>, pieces_of(where, count), SUM_THREADS,
                   where->stream, a);
 }
@@ -79,6 +81,7 @@ cinchResult_t cinch_cuda_bf16_sum_encode(const cinch_cuda_where *where,
     a.residual = residual;
     a.wire = (unsigned char *)wire;
     a.nonfinite = nonfinite;
+    find_even(&a, 2);
     return launch("bf16 encode", encode_kernel, pieces_of(where, count), SUM_THREADS, where->stream,
                   a);
 }

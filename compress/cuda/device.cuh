@@ -17,7 +17,8 @@
 #define CINCH_DEVICE __device__ __forceinline__
 #define CINCH_DEVICE_CALL __device__ __noinline__
 /* 1024 threads on a multiprocessor, that is 64 registers each, hide what memory takes. */
-#define CINCH_KERNEL(threads) __global__ void __launch_bounds__(threads, 1024 / threads)
+#define CINCH_KERNEL(threads) CINCH_KERNEL_OF(threads, 1024 / threads)
+#define CINCH_KERNEL_OF(threads, resident) __global__ void __launch_bounds__(threads, resident)
 #define CINCH_SHARED __shared__
 #define CINCH_PARAMETER const __grid_constant__ /* large ones are read where they lie */
 
@@ -40,12 +41,15 @@ CINCH_DEVICE uint32_t warp_max(uint32_t v) { return __reduce_max_sync(0xffffffff
 
 CINCH_DEVICE uint32_t atomic_add(uint32_t *at, uint32_t v) { return atomicAdd(at, v); }
 CINCH_DEVICE void atomic_count(unsigned long long *at, unsigned v) { atomicAdd(at, v); }
+CINCH_DEVICE void fence() { __threadfence(); } /* what is written before it is seen before */
 CINCH_DEVICE void atomic_or(uint32_t *at, uint32_t v) { atomicOr(at, v); }
 CINCH_DEVICE int population(uint32_t v) { return __popc(v); }
 CINCH_DEVICE int lowest(uint32_t v) { return __ffs((int)v) - 1; }
 
 /* One access; `at` is aligned to sizeof(T). */
 template <class T> CINCH_DEVICE T load(const void *at) { return *(const T *)at; }
+/* What other blocks of this launch have written. */
+CINCH_DEVICE uint32_t load_fresh(const uint32_t *at) { return __ldcg(at); }
 template <class T> CINCH_DEVICE void store(void *at, T v) { *(T *)at = v; }
 
 /* The conversions of the hardware are those of compress/convert.h: to nearest even, and every NaN

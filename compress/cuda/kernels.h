@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define CINCH_CUDA_TERMS 64 /* sources of one call: they travel as parameters of the kernel */
+#define CINCH_CUDA_TERMS 192 /* sources of one call: they travel as parameters of the kernel */
 #define CINCH_CUDA_DESTINATIONS 8
 
 /* Where a kernel runs. blocks: at most so many, that it leaves room beside it; 0: as many as there
@@ -41,11 +41,11 @@ cinchResult_t cinch_cuda_reduce(const cinch_cuda_where *where, cinchDataType_t d
 cinchResult_t cinch_cuda_premul(const cinch_cuda_where *where, cinchDataType_t dtype, void *dst,
                                 const void *src, size_t count, const void *scalar);
 
-/* The terms of a sum, in its order: at[j] are elements where bit j of plain is set, else an
- * encoding of the call's count elements. */
+/* The terms of a sum, in its order: at[j] are elements where bit j % 64 of plain[j / 64] is set,
+ * else an encoding of the call's count elements. */
 typedef struct cinch_cuda_terms {
     const void *at[CINCH_CUDA_TERMS];
-    uint64_t plain;
+    uint64_t plain[CINCH_CUDA_TERMS / 64];
     int n;
 } cinch_cuda_terms;
 
@@ -97,6 +97,30 @@ size_t cinch_cuda_topk_bytes(double ratio, size_t count);
 cinchResult_t cinch_cuda_topk_encode(const cinch_cuda_where *where, double ratio,
                                      cinchDataType_t dtype, const void *src, float *residual,
                                      size_t count, void *wire, unsigned long long *nonfinite);
+
+/* topk, select=global. prepare sees the whole buffer, or a rank's share, which begins at `offset`,
+ * and leaves in state, cinch_cuda_topk_state_bytes of device memory that is aligned to 16, what the
+ * encodes of its segments need. Between the two src and residual stay as they are. At most 2^32 - 1
+ * elements. */
+size_t cinch_cuda_topk_state_bytes(double ratio, size_t count);
+cinchResult_t cinch_cuda_topk_prepare(const cinch_cuda_where *where, double ratio, uint64_t offset,
+                                      cinchDataType_t dtype, const void *src, const float *residual,
+                                      size_t count, void *state);
+
+/* The elements from `offset` on, which is a whole number of segments behind prepare's. Messages
+ * have different lengths: measure leaves one's in *bytes, in memory that the device reaches. */
+cinchResult_t cinch_cuda_topk_encode_global(const cinch_cuda_where *where, const void *state,
+                                            uint64_t offset, cinchDataType_t dtype, const void *src,
+                                            float *residual, size_t count, void *wire,
+                                            unsigned long long *nonfinite);
+cinchResult_t cinch_cuda_topk_measure(const cinch_cuda_where *where, const void *wire, size_t count,
+                                      unsigned long long *bytes);
+
+/* As cinch_cuda_topk_sum; bytes[j]: the length of the message at terms->at[j]. */
+cinchResult_t cinch_cuda_topk_sum_global(const cinch_cuda_where *where,
+                                         const cinch_cuda_terms *terms, const size_t *bytes,
+                                         cinchDataType_t src_dtype, cinchDataType_t dst_dtype,
+                                         void *dst, size_t count, int avg_n, unsigned *bad);
 
 /* As cinch_cuda_int8_sum. The messages come from peers: where one is malformed *bad, in device
  * memory, becomes 1, and dst is undefined; nothing is written outside dst. */

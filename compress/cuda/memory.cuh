@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Elements in memory of any alignment: bytes are moved in one access where the address allows it, else
  * in accesses of four, two or one. An address' alignment is the same for all threads, since they are
- * multiples of the access apart, so these branches do not diverge. */
+ * multiples of the access apart, so these branches do not diverge. But a branch between two loads makes
+ * the second wait for the first; so whoever launches finds out whether all is aligned, and the kernel
+ * then reads row after row with nothing between. */
 #ifndef CINCH_COMPRESS_CUDA_MEMORY_CUH_
 #define CINCH_COMPRESS_CUDA_MEMORY_CUH_
 
@@ -91,16 +93,21 @@ template <class T> CINCH_DEVICE void put_one(void *to, T v) {
     put<sizeof(T)>(to, raw);
 }
 
-/* N elements in a row, as bytes of one access. */
-template <class T, int N> CINCH_DEVICE void get_row(T *out, const void *from) {
-    bytes<N * sizeof(T)> raw = get<N * sizeof(T)>(from);
+/* N elements in a row, as bytes of one access. ALIGNED: the caller knows that one does. */
+template <class T, int N, bool ALIGNED = false> CINCH_DEVICE void get_row(T *out, const void *from) {
+    const int size = N * (int)sizeof(T);
+    bytes<size> raw = ALIGNED ? get_by<size, size>(from) : get<size>(from);
     memcpy(out, &raw, sizeof raw);
 }
 
-template <class T, int N> CINCH_DEVICE void put_row(void *to, const T *in) {
-    bytes<N * sizeof(T)> raw;
+template <class T, int N, bool ALIGNED = false> CINCH_DEVICE void put_row(void *to, const T *in) {
+    const int size = N * (int)sizeof(T);
+    bytes<size> raw;
     memcpy(&raw, in, sizeof raw);
-    put<N * sizeof(T)>(to, raw);
+    if (ALIGNED)
+        put_by<size, size>(to, raw);
+    else
+        put<size>(to, raw);
 }
 
 } // namespace cinch_cuda

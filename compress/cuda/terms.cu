@@ -24,10 +24,22 @@ cinchResult_t cinch_cuda::begin_sum(sum_args *a, const cinch_cuda_terms *terms,
     return cinchSuccess;
 }
 
+/* A row is four elements; scales, where there are any, follow `count` codes. */
+void cinch_cuda::find_even(sum_args *a, size_t wire_size) {
+    size_t src = a->src_dtype == cinchFloat32 ? 16 : 8, dst = a->dst_dtype == cinchFloat32 ? 16 : 8;
+    size_t wire = 4 * wire_size;
+    bool odd = a->shift && a->count % 4;
+    for (int j = 0; j < a->terms.n; j++)
+        odd |= (uintptr_t)a->terms.at[j] %
+                   (a->terms.plain[j / 64] >> j % 64 & 1 ? src : wire) != 0;
+    odd |= (uintptr_t)a->dst % dst || (uintptr_t)a->wire % wire || (uintptr_t)a->residual % 16;
+    a->even = !odd;
+}
+
 cinch_cuda_terms cinch_cuda::one_plain(const void *src) {
     cinch_cuda_terms terms = {};
     terms.at[0] = src;
-    terms.plain = 1;
+    terms.plain[0] = 1;
     terms.n = 1;
     return terms;
 }

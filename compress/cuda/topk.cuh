@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The shape of a topk message (select=segment), by the expressions of compress/topk.c. */
+/* The shape of a topk message, by the expressions of compress/topk.c. */
 #ifndef CINCH_COMPRESS_CUDA_TOPK_CUH_
 #define CINCH_COMPRESS_CUDA_TOPK_CUH_
 
@@ -9,7 +9,16 @@ namespace cinch_cuda {
 
 #define CINCH_TOPK_DENSE 0xffffffffu /* all values, no indices */
 
-/* Entries of a segment: of all but the last, and of the last. */
+/* What a segment of `len` elements, k of them chosen, says that it has. */
+static __host__ __device__ inline uint32_t topk_entries(size_t k, size_t len) {
+    return 6 * k >= 4 * len ? CINCH_TOPK_DENSE : (uint32_t)k;
+}
+
+static __host__ __device__ inline size_t topk_body(uint32_t entries, size_t len) {
+    return entries == CINCH_TOPK_DENSE ? 4 * len : 6 * (size_t)entries;
+}
+
+/* select=segment: entries of a segment: of all but the last, and of the last. */
 struct topk_shape {
     size_t count;
     uint32_t whole, last;
@@ -26,6 +35,13 @@ struct topk_shape {
                                                     : (size_t)6 * whole);
     }
 };
+
+/* ceil(ratio * len), for the ratio as it was written. */
+size_t topk_share(double ratio, size_t len);
+
+/* The rank in a sample at which a magnitude lies that probably k of count elements reach, 0: none is
+ * worth a guess; *reached: about how many reach it. */
+uint32_t topk_rank(size_t k, size_t count, double *reached);
 
 /* InvalidArgument where ratio is none. */
 cinchResult_t begin_topk(topk_shape *shape, double ratio, size_t count);

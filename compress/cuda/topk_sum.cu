@@ -4,7 +4,8 @@
  * One CUDA block sums a range of a segment in shared memory, term after term, and writes it once: no
  * two threads ever add to one element, so the order is that of the terms. Where a message's entries
  * for the range begin and end is searched for, as its indices rise. The messages come from peers, so
- * that they rise is checked, and no index leads outside the range. */
+ * that they rise is checked, and no index leads outside the range. With select=global one thread a term
+ * first looks for the segment in its message, head by head. */
 #include "compress/cuda/topk.cuh"
 
 using namespace cinch_cuda;
@@ -22,17 +23,20 @@ struct range_args {
     sum_args sum;
     topk_shape shape;
     unsigned *bad;
+    int global;
+    unsigned long long bytes[CINCH_CUDA_TERMS]; /* select=global: of the messages */
 };
 
 struct range_shared {
     float sum[RANGE];
-    uint32_t bound[CINCH_CUDA_TERMS][2];
+    const unsigned char *body[CINCH_CUDA_TERMS]; /* the segment's, behind its head */
+    uint32_t entries[CINCH_CUDA_TERMS], bound[CINCH_CUDA_TERMS][2];
 };
 
 /* A range of a segment: elements [from, to) of it. */
 struct range {
     size_t segment, start; /* start: of the segment's first element */
-    uint32_t from, to, len, entries, part, parts;
+    uint32_t from, to, len, part, parts;
 };
 
 CINCH_DEVICE uint32_t index_at(const unsigned char *body, uint32_t i) {
@@ -54,32 +58,63 @@ CINCH_DEVICE uint32_t first_from(const unsigned char *body, uint32_t n, uint32_t
     return low;
 }
 
-CINCH_DEVICE const unsigned char *body_of(const range_args &a, const range &r, int term) {
-    return (const unsigned char *)a.sum.terms.at[term] + a.shape.offset(r.segment);
-}
-
-/* Each range of a segment looks through its share of all indices. */
-CINCH_DEVICE void check(const range_args &a, const range &r, const unsigned char *body) {
-    uint32_t first = (uint32_t)((uint64_t)r.entries * r.part / r.parts);
-    uint32_t last = (uint32_t)((uint64_t)r.entries * (r.part + 1) / r.parts);
-    for (uint32_t i = first + thread(); i < last; i += RANGE_THREADS) {
-        uint32_t at = index_at(body, i);
-        if (at >= r.len || (i && index_at(body, i - 1) >= at)) *a.bad = 1;
+/* Looks through a message for the range's segment, by one thread; false where it is none. */
+CINCH_DEVICE bool find_body(const range_args &a, const range &r, range_shared &t, int term) {
+    const unsigned char *wire = (const unsigned char *)a.sum.terms.at[term];
+    size_t at = 0, bytes = a.bytes[term];
+    for (size_t which = 0;; which++) {
+        size_t len = a.shape.length(which);
+        if (bytes - at < 4) return false;
+        uint32_t entries = get_one<uint32_t>(wire + at);
+        if (entries != CINCH_TOPK_DENSE && topk_entries(entries, len) == CINCH_TOPK_DENSE)
+            return false;
+        at += 4;
+        size_t body = topk_body(entries, len);
+        if (bytes - at < body) return false;
+        t.entries[term] = entries;
+        t.body[term] = wire + at;
+        at += body;
+        if (which < r.segment) continue;
+        return (which + 1) * CINCH_TOPK_SEGMENT < a.shape.count || at == bytes;
     }
 }
 
+/* Where all terms have the segment. */
+CINCH_DEVICE void find_bodies(const range_args &a, const range &r, range_shared &t) {
+    for (int j = thread(); j < a.sum.terms.n; j += RANGE_THREADS) {
+        if (is_plain(a.sum.terms, j)) {
+            t.entries[j] = CINCH_TOPK_DENSE;
+        } else if (!a.global) {
+            t.entries[j] = a.shape.entries(r.segment);
+            t.body[j] = (const unsigned char *)a.sum.terms.at[j] + a.shape.offset(r.segment);
+        } else if (!find_body(a, r, t, j)) {
+            t.entries[j] = 0;
+            t.body[j] = NULL;
+            *a.bad = 1;
+        }
+    }
+    sync();
+}
+
+/* The entries between the range's bounds; together the ranges of a segment go from the first to the last,
+ * whatever the indices are, so that every entry is looked at. Where all rise the search is exact, so an
+ * entry is outside its range only where another fault is found. What is read depends on no index. */
 CINCH_DEVICE void add_sparse(const range_args &a, const range &r, range_shared &t, int term) {
-    const unsigned char *body = body_of(a, r, term);
+    const unsigned char *body = t.body[term];
+    uint32_t entries = t.entries[term], end = t.bound[term][1];
+    bool bad = r.part == r.parts - 1 && end != entries;
     if (term == 0) {
         for (uint32_t i = thread(); i < r.to - r.from; i += RANGE_THREADS) t.sum[i] = 0;
         sync();
     }
-    for (uint32_t i = t.bound[term][0] + thread(); i < t.bound[term][1]; i += RANGE_THREADS) {
-        uint32_t at = index_at(body, i);
-        if (at < r.from || at >= r.to) continue;
-        float v = get_one<float>(body + 2 * (size_t)r.entries + 4 * (size_t)i);
-        t.sum[at - r.from] = term ? t.sum[at - r.from] + v : v;
+    for (uint32_t i = t.bound[term][0] + thread(); i < end; i += RANGE_THREADS) {
+        uint32_t at = index_at(body, i), before = index_at(body, i ? i - 1 : 0);
+        float v = get_one<float>(body + 2 * (size_t)entries + 4 * (size_t)i);
+        bool inside = at >= r.from && at < r.to;
+        bad = bad || (i && before >= at);
+        if (inside) t.sum[at - r.from] = term ? t.sum[at - r.from] + v : v;
     }
+    if (bad) *a.bad = 1;
 }
 
 /* N elements from i on of a term that has all of them. */
@@ -87,10 +122,10 @@ template <int N>
 CINCH_DEVICE void add_row(const range_args &a, const range &r, range_shared &t, int term,
                           uint32_t i) {
     float v[N];
-    if (a.sum.terms.plain >> term & 1)
+    if (is_plain(a.sum.terms, term))
         get_plain<N>(v, a.sum.terms.at[term], a.sum.src_dtype, r.start + r.from + i);
     else
-        get_row<float, N>(v, body_of(a, r, term) + 4 * (size_t)(r.from + i));
+        get_row<float, N>(v, t.body[term] + 4 * (size_t)(r.from + i));
 #pragma unroll
     for (int e = 0; e < N; e++) t.sum[i + e] = term ? t.sum[i + e] + v[e] : v[e];
 }
@@ -104,19 +139,18 @@ template <int N> CINCH_DEVICE void put_sum(const range_args &a, const range &r, 
 
 CINCH_DEVICE void sum_range(const range_args &a, const range &r, range_shared &t) {
     uint32_t len = r.to - r.from, rows = len / 4 * 4;
-    bool sparse = r.entries != CINCH_TOPK_DENSE;
-    for (int j = thread() / CINCH_WARP; sparse && j < a.sum.terms.n; j += RANGE_WARPS) {
-        if (a.sum.terms.plain >> j & 1) continue;
-        uint32_t low = first_from(body_of(a, r, j), r.entries, r.from);
-        uint32_t high = first_from(body_of(a, r, j), r.entries, r.to);
+    find_bodies(a, r, t);
+    for (int j = thread() / CINCH_WARP; j < a.sum.terms.n; j += RANGE_WARPS) {
+        if (t.entries[j] == CINCH_TOPK_DENSE) continue;
+        uint32_t low = first_from(t.body[j], t.entries[j], r.from);
+        uint32_t high = first_from(t.body[j], t.entries[j], r.to);
         if (thread() % CINCH_WARP) continue;
         t.bound[j][0] = low;
         t.bound[j][1] = high;
     }
     sync();
     for (int j = 0; j < a.sum.terms.n; j++) {
-        if (sparse && !(a.sum.terms.plain >> j & 1)) {
-            check(a, r, body_of(a, r, j));
+        if (t.entries[j] != CINCH_TOPK_DENSE) {
             add_sparse(a, r, t, j);
         } else {
             for (uint32_t i = 4 * thread(); i < rows; i += 4 * RANGE_THREADS)
@@ -138,7 +172,6 @@ CINCH_KERNEL(RANGE_THREADS) topk_sum_kernel(CINCH_PARAMETER range_args a) {
         r.segment = which / RANGES;
         r.start = r.segment * CINCH_TOPK_SEGMENT;
         r.len = (uint32_t)a.shape.length(r.segment);
-        r.entries = a.shape.entries(r.segment);
         r.part = (uint32_t)(which % RANGES);
         r.parts = (r.len + RANGE - 1) / RANGE;
         r.from = r.part * RANGE;
@@ -158,6 +191,21 @@ cinchResult_t cinch_cuda_topk_sum(const cinch_cuda_where *where, double ratio,
     CINCH_TRY(begin_topk(&a.shape, ratio, count));
     if (count == 0) return cinchSuccess;
     a.bad = bad;
+    return launch("topk sum", topk_sum_kernel, grid((count + RANGE - 1) / RANGE, where->blocks),
+                  RANGE_THREADS, where->stream, a);
+}
+
+cinchResult_t cinch_cuda_topk_sum_global(const cinch_cuda_where *where,
+                                         const cinch_cuda_terms *terms, const size_t *bytes,
+                                         cinchDataType_t src_dtype, cinchDataType_t dst_dtype,
+                                         void *dst, size_t count, int avg_n, unsigned *bad) {
+    range_args a = {};
+    CINCH_TRY(begin_sum(&a.sum, terms, src_dtype, dst_dtype, dst, count, avg_n));
+    if (count == 0) return cinchSuccess;
+    a.shape.count = count;
+    a.global = 1;
+    a.bad = bad;
+    for (int j = 0; j < terms->n; j++) a.bytes[j] = bytes[j];
     return launch("topk sum", topk_sum_kernel, grid((count + RANGE - 1) / RANGE, where->blocks),
                   RANGE_THREADS, where->stream, a);
 }

@@ -52,6 +52,7 @@ static struct {
     void (*body)(void *arg);
     void *arg;
     cinch_emulate_launches launches;
+    cinch_emulate_queue queue;
     const void *main_stack; /* the scheduler's, as the address sanitizer sees it */
     size_t main_size;
 } e;
@@ -237,4 +238,15 @@ void cinch_emulate_run(unsigned blocks, unsigned threads, void (*body)(void *arg
         e.block = turn(b, blocks);
         run_block();
     }
+}
+
+void cinch_emulate_queue_by(cinch_emulate_queue queue) {
+    e.queue = queue;
+}
+
+int cinch_emulate_launch(void *stream, unsigned blocks, unsigned threads, void (*body)(void *arg),
+                         void *arg, size_t bytes) {
+    if (e.queue) return e.queue(stream, blocks, threads, body, arg, bytes);
+    cinch_emulate_run(blocks, threads, body, arg);
+    return 0;
 }

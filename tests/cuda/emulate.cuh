@@ -13,6 +13,7 @@
 #define CINCH_DEVICE inline
 #define CINCH_DEVICE_CALL inline
 #define CINCH_KERNEL(threads) static void
+#define CINCH_KERNEL_OF(threads, resident) static void
 #define CINCH_SHARED static /* one block runs at a time */
 #define CINCH_PARAMETER const
 
@@ -54,6 +55,8 @@ inline uint32_t atomic_add(uint32_t *at, uint32_t v) {
     return old;
 }
 inline void atomic_count(unsigned long long *at, unsigned v) { *at += v; }
+inline void fence() {}
+inline uint32_t load_fresh(const uint32_t *at) { return *at; }
 inline void atomic_or(uint32_t *at, uint32_t v) { *at |= v; }
 inline int population(uint32_t v) { return __builtin_popcount(v); }
 inline int lowest(uint32_t v) { return __builtin_ffs((int)v) - 1; }
@@ -85,20 +88,22 @@ template <class T> struct same {
 /* The body of all threads: the kernel with its one argument. */
 template <class P> struct emulated {
     void (*kernel)(P);
-    const P *argument;
+    P argument;
 
     static void run(void *arg) {
         const emulated *self = (const emulated *)arg;
-        self->kernel(*self->argument);
+        self->kernel(self->argument);
     }
 };
 
 template <class P>
-cinchResult_t launch(const char *, void (*kernel)(P), unsigned count, unsigned width,
-                     cinchStream_t, const typename same<P>::type &argument) {
-    emulated<P> call = {kernel, &argument};
-    cinch_emulate_run(count, width, emulated<P>::run, &call);
-    return cinchSuccess;
+cinchResult_t launch(const char *name, void (*kernel)(P), unsigned count, unsigned width,
+                     cinchStream_t stream, const typename same<P>::type &argument) {
+    emulated<P> call = {kernel, argument};
+    int err =
+        cinch_emulate_launch(stream, count, width, emulated<P>::run, &call, sizeof call);
+    if (err == 0) return cinchSuccess;
+    return cinch_fail(cinchUnhandledCudaError, "the emulated kernel for %s: error %d", name, err);
 }
 
 } // namespace cinch_cuda

@@ -10,6 +10,7 @@
 #define CINCH_TESTS_CUDA_EMULATE_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -30,6 +31,14 @@ cinch_emulate_launches cinch_emulate_count(void);
 
 /* Runs body(arg) as every thread of every block. */
 void cinch_emulate_run(unsigned blocks, unsigned threads, void (*body)(void *arg), void *arg);
+
+/* A launch is run at once, or goes to an emulated runtime that has streams, which runs it when its
+ * turn comes, with a copy of the argument. 0, or an error of CUDA's. */
+typedef int (*cinch_emulate_queue)(void *stream, unsigned blocks, unsigned threads,
+                                   void (*body)(void *arg), const void *arg, size_t bytes);
+void cinch_emulate_queue_by(cinch_emulate_queue queue);
+int cinch_emulate_launch(void *stream, unsigned blocks, unsigned threads, void (*body)(void *arg),
+                         void *arg, size_t bytes);
 
 /* For the running thread: its place, and the barriers of CUDA. `what` names the caller's place. */
 unsigned cinch_emulate_thread(void), cinch_emulate_threads(void);

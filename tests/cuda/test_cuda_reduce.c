@@ -99,7 +99,7 @@ START_TEST(reductions_agree) {
         for (int round = 0; round < 14 * rounds; round++) {
             reduction r = {.dtype = (cinchDataType_t)_i, .op = (cinchRedOp_t)op};
             size_t size = cinch_dtype_size(r.dtype), unit = round % 3 ? size : 1;
-            r.nsrc = round == 0 ? 64 : 1 + (int)(random32(&s) % 5);
+            r.nsrc = round == 0 ? CINCH_CUDA_TERMS : 1 + (int)(random32(&s) % 5);
             r.ndst = 1 + round % 3 % 2;
             r.count = round == 0 ? 100 : counts[random32(&s) % COUNTS];
             r.avg_n = op == cinchSum && round % 2 ? 1 + (int)(random32(&s) % 200) : 0;
@@ -170,7 +170,7 @@ START_TEST(blocks_are_limited) {
         const cinch_cuda_where where = {.blocks = limit};
         ck_assert_int_eq(
             cinch_cuda_reduce(&where, cinchFloat32, cinchSum, dst, 1, src, 1, COUNT, 0), 0);
-        ck_assert_uint_eq(cinch_emulate_count().blocks, limit ? limit : COUNT / 4096 + 1);
+        ck_assert_uint_eq(cinch_emulate_count().blocks, limit ? limit : COUNT / 2048 + 1);
     }
     free(data);
 }

@@ -224,6 +224,8 @@ last error: '
     [ "$(wc -l <"$work/err")" = 1 ] || fail "that is to be said once"
     before "$forward" CINCH_CODEC=none CINCH_CODEC_INTER=topk:ratio=0.1 "$caller" version
     says err 'CINCH_CODEC_INTER=topk:ratio=0.1 has no effect'
+    before "$forward" CINCH_CODEC=int9 "$caller" version
+    says out 'last error: ncclGetVersion: CINCH_CODEC=int9'
     before "$forward" CINCH_CODEC_MIN_BYTES=few "$caller" version
     says out 'last error: ncclGetVersion: CINCH_CODEC_MIN_BYTES=few: a size such as'
 }

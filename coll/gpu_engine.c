@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine on a device: queues a schedule's items in order, and lets messages move between
+ * pinned memory and links meanwhile. */
+#include "coll/gpu.h"
+
+enum { SEND_NOW = 8192 }; /* bytes, as in coll/engine.c */
+
+/* ---- places in streams ---- */
+
+/* Where compute is now, for a copy that may begin later; NULL: nothing was queued. `spare` is
+ * recorded where no event stands there yet. */
+static cinchResult_t mark(cinch_gpu_comm *g, cinch_event *spare, const cinch_event **at) {
+    if (!g->at && g->queued) {
+        CINCH_TRY(g->work->record(spare, cinch_gpu_compute(g)));
+        g->at = spare;
+    }
+    *at = g->at;
+    return cinchSuccess;
+}
+
+/* Copies a message out when compute has come here. */
+static cinchResult_t copy_out(cinch_gpu_comm *g, cinch_gpu_way *way) {
+    if (g->queued && !g->sent_there) {
+        CINCH_TRY(g->work->record(g->sent, cinch_gpu_compute(g)));
+        CINCH_TRY(g->work->wait(cinch_gpu_down(g), g->sent));
+        g->sent_there = true;
+    }
+    CINCH_TRY(
+        g->work->copy(g->device, cinch_gpu_down(g), way->bounce, way->place, way->msg->bytes));
+    return g->work->record(way->moved, cinch_gpu_down(g));
+}
+
+/* Copies in what came, when compute has come to where it was posted. */
+static cinchResult_t copy_in(cinch_gpu_comm *g, cinch_gpu_way *way) {
+    if (way->after) CINCH_TRY(g->work->wait(cinch_gpu_up(g), (cinch_event *)way->after));
+    CINCH_TRY(g->work->copy(g->device, cinch_gpu_up(g), way->place, way->bounce, way->msg->bytes));
+    return g->work->record(way->moved, cinch_gpu_up(g));
+}
+
+/* ---- messages ---- */
+
+static void post_send(cinch_gpu_comm *g, cinch_gpu_way *way) {
+    way->state = CINCH_WAY_OPEN;
+    way->receives = false;
+    way->next = NULL;
+    *g->sends_end = way;
+    g->sends_end = &way->next;
+}
+
+static void post_receive(cinch_gpu_comm *g, cinch_gpu_way *way) {
+    way->state = CINCH_WAY_OPEN;
+    way->receives = true;
+    way->next = g->receives;
+    g->receives = way;
+    way->link->ops->recv(way->link, way->msg);
+}
+
+/* What was copied out goes to its link, in order. */
+static cinchResult_t pass_sends(cinch_gpu_comm *g, bool *moved) {
+    while (g->sends) {
+        cinch_gpu_way *way = g->sends;
+        cinchResult_t state = way->place ? g->work->passed(way->moved) : cinchSuccess;
+        if (state == cinchInProgress) {
+            g->watching = true;
+            return cinchSuccess;
+        }
+        CINCH_TRY(state);
+        g->sends = way->next;
+        if (!g->sends) g->sends_end = &g->sends;
+        way->link->ops->send(way->link, way->msg);
+        /* The wire works meanwhile. A failure is kept by the link and met again. */
+        if (way->msg->bytes >= SEND_NOW) (void)way->link->ops->progress(way->link);
+        *moved = true;
+    }
+    return cinchSuccess;
+}
+
+/* What came is copied to its place. */
+static cinchResult_t take_receives(cinch_gpu_comm *g, bool *moved) {
+    for (cinch_gpu_way **at = &g->receives; *at;) {
+        cinch_gpu_way *way = *at;
+        if (!way->msg->done) {
+            at = &way->next;
+            continue;
+        }
+        *at = way->next;
+        if (way->length) *way->length = way->msg->bytes;
+        way->state = way->place ? CINCH_WAY_COPIED : CINCH_WAY_NONE;
+        if (way->place) CINCH_TRY(copy_in(g, way));
+        *moved = true;
+    }
+    return cinchSuccess;
+}
+
+static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t round) {
+    cinch_gpu_comm *g = op->gpu;
+    const cinch_schedule *s = op->schedule;
+    const cinch_ref *ref = &s->refs[item->ref];
+    size_t at = round % s->depth * s->nmsg + item->msg, length;
+    cinch_gpu_way *way = &g->way[at];
+    cinch_msg *msg = &op->msg[at];
+    bool wire = ref->space == CINCH_WIRE, receives = item->op == CINCH_DO_RECV;
+    size_t *wire_length = &op->wire_length[round % s->depth * s->nwire + ref->slot];
+    way->place = cinch_op_place(op, ref, round, &length);
+    way->msg = msg;
+    way->link = op->call.comm->net->link[item->peer];
+    way->length = wire && receives ? wire_length : NULL;
+    way->state = CINCH_WAY_NONE;
+    *msg = (cinch_msg){.data = way->bounce,
+                       .bytes = !wire      ? length * op->esize
+                                : receives ? op->wire_bytes
+                                           : *wire_length,
+                       .tag = cinch_op_tag(op, round, item->mark),
+                       .exact = !wire,
+                       .done = !length}; /* both sides know: nothing is sent */
+    if (!length) {
+        if (way->length) *way->length = 0;
+        return cinchSuccess;
+    }
+    if (receives) {
+        CINCH_TRY(mark(g, way->mark, &way->after));
+        post_receive(g, way);
+    } else {
+        CINCH_TRY(copy_out(g, way));
+        post_send(g, way);
+    }
+    return cinchSuccess;
+}
+
+cinchResult_t cinch_gpu_start_pair(cinch_op *op, cinch_p2p *p, cinch_gpu_way *way) {
+    cinch_gpu_comm *g = op->gpu;
+    way->place = p->on_device ? p->data : NULL;
+    way->msg = &p->msg;
+    way->link = op->call.comm->net->link[p->peer];
+    way->length = NULL;
+    way->after = NULL; /* no operation of the group may touch what another receives */
+    if (p->on_device) p->msg.data = way->bounce;
+    if (p->receives) {
+        post_receive(g, way);
+        return cinchSuccess;
+    }
+    if (p->on_device) CINCH_TRY(copy_out(g, way));
+    post_send(g, way);
+    return cinchSuccess;
+}
+
+/* ---- items ---- */
+
+static bool on_its_way(const cinch_gpu_way *way) {
+    return way->receives && way->state == CINCH_WAY_OPEN;
+}
+
+/* Whether a round's memory for messages can be used anew. */
+static cinchResult_t round_is_over(cinch_op *op, size_t round, bool *over) {
+    cinch_gpu_comm *g = op->gpu;
+    size_t nmsg = op->schedule->nmsg, first = round % op->schedule->depth * nmsg;
+    *over = false;
+    for (size_t i = first; i < first + nmsg; i++) {
+        cinch_gpu_way *way = &g->way[i];
+        if (!op->msg[i].done || on_its_way(way)) return cinchSuccess;
+        if (way->state != CINCH_WAY_COPIED) continue;
+        cinchResult_t state = g->work->passed(way->moved);
+        if (state == cinchInProgress) {
+            g->watching = true;
+            return cinchSuccess;
+        }
+        CINCH_TRY(state);
+        way->state = CINCH_WAY_NONE;
+    }
+    *over = true;
+    return cinchSuccess;
+}
+
+/* Whether what the item needs has come. Copies that are queued, in either direction, compute waits
+ * for: also where the item is a message itself, because later items do not name them again. */
+static cinchResult_t ready(cinch_op *op, const cinch_item *item, size_t round, bool *yes) {
+    const cinch_schedule *s = op->schedule;
+    cinch_gpu_comm *g = op->gpu;
+    cinch_gpu_way *way = &g->way[round % s->depth * s->nmsg];
+    *yes = true;
+    if (item == s->item && round >= s->depth) CINCH_TRY(round_is_over(op, round, yes));
+    for (unsigned i = 0; i < item->ndep && *yes; i++)
+        *yes = !on_its_way(&way[s->deps[item->dep + i]]);
+    for (unsigned i = 0; i < item->ndep && *yes; i++) {
+        const cinch_gpu_way *dep = &way[s->deps[item->dep + i]];
+        if (dep->state == CINCH_WAY_NONE) continue;
+        CINCH_TRY(g->work->wait(cinch_gpu_compute(g), dep->moved));
+        cinch_gpu_queued(g);
+    }
+    return cinchSuccess;
+}
+
+/* Queues items until one is not ready; *all: none is left. */
+static cinchResult_t queue_items(cinch_op *op, bool *all, bool *moved) {
+    const cinch_schedule *s = op->schedule;
+    bool yes;
+    *all = false;
+    for (; op->iteration < op->cut.rounds + s->lags; op->iteration++, op->item = 0) {
+        for (; op->item < s->nitems; op->item++) {
+            const cinch_item *item = &s->item[op->item];
+            if (item->lag > op->iteration) break; /* lags do not decrease */
+            size_t round = op->iteration - item->lag;
+            if (round >= op->cut.rounds) continue;
+            CINCH_TRY(ready(op, item, round, &yes));
+            if (!yes) return cinchSuccess;
+            *moved = true;
+            CINCH_TRY(item->msg != CINCH_NO_MSG ? start_message(op, item, round)
+                                                : cinch_gpu_item(op, item, round));
+        }
+    }
+    *all = true;
+    return cinchSuccess;
+}
+
+/* ---- the end ---- */
+
+/* All is queued: what is left is to wait for the streams, and to see what kernels have found. */
+static cinchResult_t finish(cinch_op *op, bool *moved) {
+    cinch_gpu_comm *g = op->gpu;
+    if (!g->ending) {
+        if (op->encoded)
+            CINCH_TRY(g->work->copy(g->device, cinch_gpu_compute(g), &g->mail->counts, g->counts,
+                                    sizeof *g->counts));
+        for (int i = 0; i < CINCH_GPU_STREAMS; i++)
+            CINCH_TRY(g->work->record(g->end[i], g->stream[i]));
+        g->ending = *moved = true;
+    }
+    for (int i = 0; i < CINCH_GPU_STREAMS; i++) {
+        cinchResult_t state = g->work->passed(g->end[i]);
+        if (state != cinchInProgress) CINCH_TRY(state);
+        if (state == cinchInProgress) {
+            g->watching = true;
+            return cinchSuccess;
+        }
+    }
+    op->state = CINCH_OP_DONE;
+    *moved = true;
+    if (!op->encoded) return cinchSuccess;
+    op->nonfinite += g->mail->counts.nonfinite;
+    if (!g->mail->counts.malformed) return cinchSuccess;
+    return cinch_fail(cinchRemoteError, "a peer's message is no encoding by %s of so many elements",
+                      op->call.comm->policy.codec.vt->name);
+}
+
+static bool all_came(const cinch_op *op) {
+    const cinch_schedule *s = op->schedule;
+    size_t live = op->cut.rounds < s->depth ? op->cut.rounds : s->depth;
+    for (size_t i = 0; i < live * s->nmsg; i++)
+        if (!op->msg[i].done) return false;
+    return true;
+}
+
+static bool all_pairs_came(const cinch_op *op) {
+    for (const cinch_p2p *p = op->p2p; p; p = p->next)
+        if (!p->done && !p->msg.done) return false;
+    return true;
+}
+
+cinchResult_t cinch_gpu_progress(cinch_op *op, bool pairs, bool *moved) {
+    cinch_gpu_comm *g = op->gpu;
+    for (bool again = true; again;) {
+        bool all = true;
+        again = g->watching = false;
+        CINCH_TRY(pass_sends(g, &again));
+        CINCH_TRY(take_receives(g, &again));
+        if (!pairs) CINCH_TRY(queue_items(op, &all, &again));
+        if (all && !g->sends && !g->receives && (pairs ? all_pairs_came(op) : all_came(op)))
+            CINCH_TRY(finish(op, &again));
+        *moved |= again;
+        if (op->state == CINCH_OP_DONE) return cinchSuccess;
+        int peer = op->blocked_peer;
+        if (op->call.comm->net) CINCH_TRY(cinch_op_pump(op->call.comm, &again, &peer));
+        op->blocked_peer = peer;
+    }
+    return cinchSuccess;
+}

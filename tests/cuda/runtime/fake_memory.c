@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory of the emulated GPU: one range of addresses for all devices, closed but to the executing
+ * thread; and host memory that CUDA knows. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "tests/cuda/runtime/inside.h"
+
+#define ARENA ((size_t)16 << 30) /* addresses; no memory stands behind them until it is used */
+#define PAGE ((size_t)4096)
+#define FENCE ((size_t)512) /* behind each allocation, which as CUDA's is aligned to 512 */
+enum { GARBAGE = 0xa5, FENCED = 0xc6 };
+
+typedef struct block {
+    struct block *next; /* by address */
+    char *at;
+    size_t bytes;
+    fake_memory kind;
+    int device;
+} block;
+
+static block *blocks;
+static char *arena;
+static size_t used; /* of the arena, by pages, since the start */
+static bool is_open;
+
+void fake_wrong(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("emulated CUDA: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    abort();
+}
+
+void fake_open_memory(bool open) {
+    if (used && open != is_open &&
+        mprotect(arena, used, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+        fake_wrong("device memory cannot be %s", open ? "opened" : "closed");
+    is_open = open;
+}
+
+static size_t rounded(size_t bytes) {
+    return (bytes + FENCE - 1) / FENCE * FENCE + FENCE;
+}
+
+/* The first gap between blocks of the arena that is large enough. */
+static char *find_gap(size_t bytes) {
+    char *at = arena;
+    for (const block *b = blocks; b; b = b->next) {
+        if (b->kind != FAKE_DEVICE) continue;
+        if ((size_t)(b->at - at) >= bytes) return at;
+        at = b->at + rounded(b->bytes);
+    }
+    return (size_t)(arena + ARENA - at) >= bytes ? at : NULL;
+}
+
+/* What is written through the fence was written beside the allocation. */
+static void check_fence(const block *b) {
+    for (size_t i = b->bytes; i < rounded(b->bytes); i++)
+        if ((unsigned char)b->at[i] != FENCED)
+            fake_wrong("%zu bytes at %p: something was written %zu bytes behind their end",
+                       b->bytes, (void *)b->at, i - b->bytes);
+}
+
+/* The device memory may be open for the executing thread meanwhile, and then stays so. */
+static cudaError_t take_device(size_t bytes, char **at) {
+    if (!arena) {
+        void *range =
+            mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (range == MAP_FAILED) return cudaErrorMemoryAllocation;
+        arena = range;
+    }
+    *at = find_gap(rounded(bytes));
+    if (!*at) return cudaErrorMemoryAllocation;
+    size_t end = (size_t)(*at + rounded(bytes) - arena);
+    bool was_open = is_open;
+    if (end > used) {
+        size_t pages = (end + PAGE - 1) / PAGE * PAGE;
+        if (is_open) mprotect(arena + used, pages - used, PROT_READ | PROT_WRITE);
+        used = pages;
+    }
+    fake_open_memory(true);
+    memset(*at, GARBAGE, bytes);
+    memset(*at + bytes, FENCED, rounded(bytes) - bytes);
+    fake_open_memory(was_open);
+    return cudaSuccess;
+}
+
+static cudaError_t obtain(fake_memory kind, void *given, size_t bytes, char **at) {
+    if (kind == FAKE_DEVICE) return take_device(bytes, at);
+    if (kind == FAKE_REGISTERED) {
+        *at = given;
+        return cudaSuccess;
+    }
+    *at = aligned_alloc(FENCE, (bytes + FENCE - 1) / FENCE * FENCE);
+    if (!*at) return cudaErrorMemoryAllocation;
+    memset(*at, GARBAGE, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t fake_take(fake_memory kind, int device, void *given, size_t bytes, void **memory) {
+    char *at = NULL;
+    block *b = bytes ? malloc(sizeof *b) : NULL;
+    if (memory) *memory = NULL;
+    if (!b) return bytes ? cudaErrorMemoryAllocation : cudaSuccess;
+    cudaError_t err = obtain(kind, given, bytes, &at);
+    if (err != cudaSuccess) {
+        free(b);
+        return err;
+    }
+    block **place = &blocks;
+    while (*place && (*place)->at < at) place = &(*place)->next;
+    *b = (block){*place, at, bytes, kind, device};
+    *place = b;
+    if (memory) *memory = at;
+    return cudaSuccess;
+}
+
+cudaError_t fake_give(void *memory, fake_memory kind, fake_memory or_kind) {
+    block **at = &blocks;
+    while (*at && (*at)->at != memory) at = &(*at)->next;
+    block *b = *at;
+    if (!b || (b->kind != kind && b->kind != or_kind)) return cudaErrorInvalidValue;
+    *at = b->next;
+    if (b->kind == FAKE_DEVICE) {
+        bool was_open = is_open;
+        fake_open_memory(true);
+        check_fence(b);
+        memset(b->at, GARBAGE, b->bytes);
+        fake_open_memory(was_open);
+    } else if (b->kind != FAKE_REGISTERED) {
+        free(b->at);
+    }
+    free(b);
+    return cudaSuccess;
+}
+
+fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn) {
+    const char *from = at;
+    *torn = false;
+    for (const block *b = blocks; b; b = b->next) {
+        if (from < b->at || from >= b->at + b->bytes) continue;
+        *torn = bytes > (size_t)(b->at + b->bytes - from);
+        *device = b->device;
+        return b->kind;
+    }
+    *torn = arena && from >= arena && from < arena + ARENA; /* nothing that is allocated */
+    return FAKE_NONE;
+}
+
+int fake_blocks(void) {
+    int count = 0;
+    for (const block *b = blocks; b; b = b->next) count++;
+    return count;
+}

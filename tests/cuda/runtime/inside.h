@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the emulation share. */
+#ifndef CINCH_TESTS_CUDA_RUNTIME_INSIDE_H_
+#define CINCH_TESTS_CUDA_RUNTIME_INSIDE_H_
+
+#include <pthread.h>
+#include <stddef.h>
+
+#include "tests/cuda/runtime/fake.h"
+
+typedef enum { COPY, FILL, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE, HOST_FUNCTION } fake_kind;
+
+struct CUevent_st {
+    int device, users; /* users: queued work, and whoever has not destroyed it */
+    uint64_t recorded, reached;
+};
+
+typedef struct fake_op {
+    struct fake_op *next;
+    uint64_t number; /* in the order of calls */
+    fake_kind kind;
+    void *to; /* copy, fill; a kernel's or function's argument; a value's address */
+    const void *from;
+    size_t bytes;
+    int byte;
+    uint32_t value;
+    cudaEvent_t event;
+    uint64_t generation; /* of the event */
+    void (*call)(void *arg);
+    unsigned blocks, threads;
+    bool begun, done; /* of functions, which run on a thread of their own */
+} fake_op;
+
+struct CUstream_st {
+    struct CUstream_st *next;
+    int device, priority;
+    bool blocking, legacy, destroyed;
+    unsigned long long id;
+    pthread_t thread; /* of a per-thread stream */
+    bool per_thread;
+    fake_op *head, **tail;
+    enum cudaStreamCaptureStatus capture;
+    enum cudaStreamCaptureMode capture_mode;
+};
+
+/* Of everything. What changes is broadcast. */
+extern pthread_mutex_t fake_lock;
+extern pthread_cond_t fake_changed;
+extern cudaStream_t fake_streams;
+extern cudaError_t fake_broken;
+
+/* ---- calls ---- */
+
+/* Begins a call that can fail, with the lock taken: the error that it ends with at once, or
+ * success. `forbidden`: a capture does not bear it. */
+cudaError_t fake_begin(bool forbidden);
+/* Ends it: gives the lock back and notes the error for cudaGetLastError. */
+cudaError_t fake_end(cudaError_t err);
+int fake_device(void); /* the current one; it becomes so where none is */
+CUcontext fake_context(void);
+void fake_select(CUcontext context);
+
+/* ---- streams; the lock is held ---- */
+
+cudaStream_t fake_stream(cudaStream_t handle); /* NULL: there is none */
+cudaStream_t fake_stream_add(int device);
+cudaError_t fake_queue(cudaStream_t handle, const fake_op *op, fake_op **queued);
+void fake_event_leave(cudaEvent_t event);
+/* Wait until the stream (NULL: every one of the device, -1: of all) has nothing left. */
+cudaError_t fake_drain(cudaStream_t stream, int device);
+
+/* ---- memory; the lock is held ---- */
+
+typedef enum { FAKE_NONE, FAKE_DEVICE, FAKE_PINNED, FAKE_REGISTERED, FAKE_MANAGED } fake_memory;
+cudaError_t fake_take(fake_memory kind, int device, void *at, size_t bytes, void **memory);
+cudaError_t fake_give(void *memory, fake_memory kind, fake_memory or_kind);
+/* Of the allocation that holds all these bytes; FAKE_NONE, with *torn where it holds only some. */
+fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn);
+void fake_open_memory(bool open); /* by the executing thread alone */
+int fake_blocks(void);
+
+void fake_wrong(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+#endif

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Collectives on device memory, above an emulated GPU whose streams run in random orders and whose
+ * memory is closed to the host: every operation, datatype and operator has the exact result. */
+#include "coll/algo.h"
+#include "tests/cuda_ranks.h"
+#include "tests/family.h"
+
+/* ---- one call on device memory, checked as one on the host ---- */
+
+typedef struct copied { /* device memory of the same size and alignment as a block of the host's */
+    unsigned char *block, *data;
+    size_t room;
+} copied;
+
+static bool copied_make(seat *me, copied *d, const guarded *g, bool pinned, cudaStream_t stream) {
+    d->room = g->bytes + 2 * GUARD;
+    void *block = take(d->room, pinned);
+    TRY_CHECK(me, block);
+    d->block = block;
+    d->data = d->block + (g->data - g->block);
+    TRY_CHECK(me,
+              cudaMemcpyAsync(block, g->block, d->room, cudaMemcpyDefault, stream) == cudaSuccess);
+    return true;
+}
+
+/* The buffers of a call: the host's copies, and the device's. */
+typedef struct gpu_call {
+    one_call c;
+    guarded send, recv;
+    copied on_send, on_recv;
+    unsigned char *from, *to;
+    bool sends, gets, in_place;
+    unsigned char scalar[8];
+    void *device_scalar;
+    cinchRedOp_t op;
+} gpu_call;
+
+static bool gpu_call_make(seat *me, gpu_call *g, const one_call *c) {
+    const cinch_shape *shape = cinch_shape_of(c->collective);
+    size_t bytes = c->count * cinch_dtype_size(c->dtype);
+    size_t in = bytes * (size_t)cinch_shape_in_blocks(shape, me->nranks);
+    size_t out = bytes * (size_t)cinch_shape_out_blocks(shape, me->nranks);
+    *g = (gpu_call){.c = *c, .op = (cinchRedOp_t)c->op};
+    g->sends = cinch_shape_sends(shape, me->rank, c->root);
+    g->gets = cinch_shape_gets(shape, me->rank, c->root);
+    g->in_place = g->c.in_place = c->in_place && g->sends && g->gets &&
+                                  !cinch_shape_never_in_place(shape) &&
+                                  c->collective != CINCH_SENDRECV;
+    TRY_CHECK(me, guarded_make(&g->send, in, c->offset, false));
+    TRY_CHECK(me, guarded_make(&g->recv, g->in_place && in > out ? in : out, c->offset, false));
+    size_t in_at = g->in_place ? bytes * (size_t)cinch_shape_in_base(shape, me->rank) : 0;
+    size_t out_at =
+        g->in_place ? bytes * (size_t)cinch_shape_out_base(shape, me->rank, me->nranks) : 0;
+    exact_fill((g->in_place ? g->recv.data : g->send.data) + in_at, c->dtype, c->op, me->rank,
+               me->nranks, c->seed, c->count * (in / (bytes ? bytes : 1)));
+    /* `mapped` makes one of the two pinned. */
+    bool pinned = c->mapped;
+    if (!copied_make(me, &g->on_send, &g->send, pinned, c->stream)) return false;
+    if (!copied_make(me, &g->on_recv, &g->recv, false, c->stream)) return false;
+    g->from = (g->in_place ? g->on_recv.data : g->on_send.data) + in_at;
+    g->to = g->on_recv.data + out_at;
+    if (c->op != PREMUL || !c->device_scalar || c->seed % 2)
+        return one_call_make_op(me, c, g->scalar, &g->op);
+    one_call here = *c; /* the scalar in device memory, there before the call runs */
+    here.device_scalar = false;
+    unsigned char bits[8];
+    if (!one_call_make_op(me, &here, bits, &g->op)) return false;
+    TRY_CHECK(me, cinchRedOpDestroy(g->op, me->comm) == cinchSuccess);
+    uint64_t scalar = cinch_dtype_is_float(c->dtype)
+                          ? exact_encode(c->dtype, exact_scalar(me->rank))
+                          : (uint64_t)(int64_t)exact_scalar(me->rank);
+    memcpy(g->scalar, &scalar, 8);
+    g->device_scalar = take(8, false);
+    TRY_CHECK(me, g->device_scalar);
+    TRY_CHECK(me, cudaMemcpyAsync(g->device_scalar, g->scalar, 8, cudaMemcpyDefault, c->stream) ==
+                      cudaSuccess);
+    TRY_CHECK(me, cinchRedOpCreatePreMulSum(&g->op, g->device_scalar, c->dtype, cinchScalarDevice,
+                                            me->comm) == cinchSuccess);
+    return true;
+}
+
+static bool gpu_call_start(seat *me, gpu_call *g) {
+    TRY_CHECK(me,
+              one_call_do(me, &g->c, g->sends ? g->from : NULL, g->gets ? (void *)g->to : NULL,
+                          g->op) == cinchSuccess,
+              "%s", cinch_shape_of(g->c.collective)->name);
+    return true;
+}
+
+/* After the call, on its stream. */
+static bool gpu_call_end(seat *me, gpu_call *g) {
+    TRY_CHECK(me, cudaMemcpyAsync(g->send.block, g->on_send.block, g->on_send.room,
+                                  cudaMemcpyDefault, g->c.stream) == cudaSuccess);
+    TRY_CHECK(me, cudaMemcpyAsync(g->recv.block, g->on_recv.block, g->on_recv.room,
+                                  cudaMemcpyDefault, g->c.stream) == cudaSuccess);
+    TRY_CHECK(me, cinchStreamSynchronize(g->c.stream) == cinchSuccess);
+    TRY_CHECK(me, cudaStreamSynchronize(g->c.stream) == cudaSuccess);
+    if (g->op >= cinchNumOps) TRY_CHECK(me, cinchRedOpDestroy(g->op, me->comm) == cinchSuccess);
+    if (g->in_place)
+        memmove(g->recv.data, g->recv.data + (g->to - g->on_recv.data),
+                g->c.count * cinch_dtype_size(g->c.dtype) *
+                    (size_t)cinch_shape_out_blocks(cinch_shape_of(g->c.collective), me->nranks));
+    bool good = one_call_check(me, &g->c, &g->send, &g->recv);
+    guarded_free(&g->send);
+    guarded_free(&g->recv);
+    return good;
+}
+
+static bool gpu_call_run(seat *me, const one_call *c) {
+    gpu_call g;
+    return gpu_call_make(me, &g, c) && gpu_call_start(me, &g) && gpu_call_end(me, &g);
+}
+
+/* ---- everything, exact ---- */
+
+static one_call random_call(uint64_t dice, int nranks, cinch_collective collective, size_t most) {
+    one_call c = {.collective = collective,
+                  .root = (int)(dice & 15) % nranks,
+                  .dtype = (cinchDataType_t)((dice >> 4) % cinchNumTypes),
+                  .op = (int)((dice >> 12) % EXACT_OPS),
+                  .count = 1 + (dice >> 20) % most,
+                  .seed = dice,
+                  .offset = dice >> 40 & 1 ? dice >> 41 & 31 : 0,
+                  .in_place = dice >> 46 & 1,
+                  .mapped = (dice >> 47 & 3) == 0,
+                  .device_scalar = dice >> 49 & 1};
+    /* Who has pinned memory alone works on the host, and then all have to. */
+    if (c.in_place || cinch_shape_rooted(cinch_shape_of(collective))) c.mapped = false;
+    return c;
+}
+
+static void all_calls(seat *me) {
+    const uint64_t *seed = me->shared;
+    uint64_t state = *seed;
+    cudaStream_t stream;
+    CU(me, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (int k = 0; k < 2 * CINCH_COLLECTIVES; k++) {
+        one_call c = random_call(random64(&state), me->nranks,
+                                 (cinch_collective)(k % CINCH_COLLECTIVES), k < 9 ? 40 : 2000);
+        c.stream = stream;
+        if (!gpu_call_run(me, &c)) return;
+    }
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(everything_is_exact) {
+    static const char *const env[] = {"CINCH_CHUNK=256", "CINCH_TRANSPORT=tcp CINCH_CHUNK=4K", "",
+                                      "CINCH_CHUNK=128 CINCH_CHECKSUM=1"};
+    for (uint64_t seed = 1; seed <= 12; seed++)
+        gpu_run(&(ranks_case){.nranks = 1 + (int)(seed % 4),
+                              .env = env[(seed + seed / 4) % 4],
+                              .body = all_calls,
+                              .shared = &seed},
+                seed);
+}
+END_TEST
+
+/* ---- every algorithm ---- */
+
+typedef struct plan {
+    cinch_collective collective;
+    uint64_t seed;
+} plan;
+
+static void many_rounds(seat *me) {
+    const plan *p = me->shared;
+    uint64_t state = p->seed;
+    cudaStream_t stream;
+    CU(me, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (int k = 0; k < 4; k++) {
+        one_call c = random_call(random64(&state), me->nranks, p->collective, 1200);
+        c.stream = stream;
+        if (!gpu_call_run(me, &c)) return;
+    }
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(every_algorithm) {
+    char env[100];
+    for (int a = 0, n = 2; cinch_algo_at(a); a++, n = 2 + a % 4) {
+        const cinch_algo *algo = cinch_algo_at(a);
+        cinch_call call = {.collective = algo->collective, .nranks = n, .bytes = 1};
+        plan p = {algo->collective, (uint64_t)a};
+        if (algo->supports(&call)) continue;
+        snprintf(env, sizeof env, "CINCH_ALGO=%s:%s CINCH_CHUNK=%d",
+                 cinch_shape_of(p.collective)->name, algo->name, a % 2 ? 64 : 512);
+        gpu_run(&(ranks_case){.nranks = n, .env = env, .body = many_rounds, .shared = &p},
+                (uint64_t)a + 1);
+    }
+}
+END_TEST
+
+/* ---- streams and groups ---- */
+
+static bool fill_ints(seat *me, int *on, int *host, int value, size_t count, cudaStream_t stream) {
+    for (size_t i = 0; i < count; i++) host[i] = value + (int)i;
+    TRY_CHECK(me, cudaMemcpyAsync(on, host, count * sizeof *host, cudaMemcpyDefault, stream) ==
+                      cudaSuccess);
+    return true;
+}
+
+/* Each call reads what the one before has written, with work of the caller's in between. */
+static void chains(seat *me) {
+    enum { LINKS = 6, COUNT = 700 };
+    cudaStream_t stream[2] = {open_stream(), open_stream()};
+    double *at[2] = {take(COUNT * 8, false), take(COUNT * 8, false)}, host[COUNT];
+    CHECK(me, stream[0] && stream[1] && at[0] && at[1]);
+    for (int c = 0; c < 2; c++) {
+        for (int i = 0; i < COUNT; i++) host[i] = c + 1;
+        CU(me, cudaMemcpyAsync(at[c], host, sizeof host, cudaMemcpyDefault, stream[c]));
+    }
+    for (int l = 0; l < LINKS; l++) /* the two streams' calls are one after the other, in turn */
+        for (int c = 0; c < 2; c++)
+            CHECK_OK(me, cinchAllReduce(at[c], at[c], COUNT, cinchDouble, cinchSum, me->comm,
+                                        stream[c]));
+    for (int c = 0; c < 2; c++) {
+        double want = c + 1;
+        for (int l = 0; l < LINKS; l++) want *= me->nranks;
+        CU(me, cudaMemcpyAsync(host, at[c], sizeof host, cudaMemcpyDefault, stream[c]));
+        CU(me, cudaStreamSynchronize(stream[c]));
+        for (int i = 0; i < COUNT; i++) CHECK(me, host[i] == want, "%g", host[i]);
+        CU(me, cudaStreamDestroy(stream[c]));
+    }
+}
+
+/* Collectives and messages on several streams in one group, some on host memory; what a rank sends
+ * to itself; a second communicator. */
+static void groups(seat *me) {
+    enum { COUNT = 900, OPS = 3 };
+    int n = me->nranks, next = (me->rank + 1) % n, last = (me->rank + n - 1) % n;
+    cudaStream_t stream[OPS];
+    cinchComm_t other;
+    int *at[OPS], *in = take(2 * COUNT * 4, false), *out = take(2 * COUNT * 4, false);
+    int host[OPS][COUNT], got[2 * COUNT], plain[COUNT], back[COUNT];
+    CHECK_OK(me, cinchCommSplit(me->comm, 0, me->rank, &other, NULL));
+    for (int o = 0; o < OPS; o++) {
+        stream[o] = open_stream();
+        at[o] = take(COUNT * 4, false);
+        CHECK(me, stream[o] && at[o] && in && out);
+        if (!fill_ints(me, at[o], host[o], 10 * o + me->rank, COUNT, stream[o])) return;
+    }
+    for (int i = 0; i < 2 * COUNT; i++) got[i] = 1000 * me->rank + i;
+    for (int i = 0; i < COUNT; i++) plain[i] = 7 * me->rank + i;
+    CU(me, cudaMemcpyAsync(in, got, sizeof got, cudaMemcpyDefault, stream[0]));
+    CHECK_OK(me, cinchGroupStart());
+    for (int o = 0; o < OPS; o++)
+        CHECK_OK(me, cinchAllReduce(at[o], at[o], COUNT, cinchInt, cinchSum,
+                                    o == 1 ? other : me->comm, stream[o]));
+    CHECK_OK(me, cinchSend(in, COUNT, cinchInt, next, me->comm, stream[0]));
+    CHECK_OK(me, cinchSend(plain, COUNT, cinchInt, next, me->comm, stream[2]));
+    CHECK_OK(me, cinchSend(in + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[1]));
+    CHECK_OK(me, cinchRecv(out, COUNT, cinchInt, last, me->comm, stream[0]));
+    CHECK_OK(me, cinchRecv(back, COUNT, cinchInt, last, me->comm, stream[0]));
+    CHECK_OK(me, cinchRecv(out + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[1]));
+    CHECK_OK(me, cinchGroupEnd());
+    for (int o = 0; o < OPS; o++) {
+        CU(me, cudaMemcpyAsync(host[o], at[o], sizeof host[o], cudaMemcpyDefault, stream[o]));
+        if (o == 0) CU(me, cudaMemcpyAsync(got, out, sizeof got, cudaMemcpyDefault, stream[0]));
+        CU(me, cudaStreamSynchronize(stream[o]));
+        for (int i = 0; i < COUNT; i++)
+            CHECK(me, host[o][i] == n * (10 * o + i) + n * (n - 1) / 2, "op %d at %d", o, i);
+    }
+    for (int i = 0; i < COUNT; i++)
+        CHECK(me, got[i] == 1000 * last + i && got[COUNT + i] == 1000 * me->rank + COUNT + i &&
+                      back[i] == 7 * last + i);
+    for (int o = 0; o < OPS; o++) CU(me, cudaStreamDestroy(stream[o]));
+    CHECK_OK(me, cinchCommDestroy(other));
+}
+
+START_TEST(streams_and_groups) {
+    for (int n = 1; n <= 4; n++) {
+        gpu_run(&(ranks_case){.nranks = n, .env = "CINCH_CHUNK=512", .body = chains}, (uint64_t)n);
+        gpu_run(&(ranks_case){.nranks = n, .env = "CINCH_CHUNK=512", .body = groups}, (uint64_t)n);
+    }
+}
+END_TEST
+
+/* One thread drives all ranks, on the legacy default stream and without naming it. */
+START_TEST(one_thread_and_the_default_stream) {
+    enum { N = 3, COUNT = 500 };
+    clean_environment();
+    cinchComm_t comm[N];
+    cinchUniqueId id;
+    int *at[N], host[COUNT];
+    ck_assert_int_eq(cinchGetUniqueId(&id), cinchSuccess);
+    ck_assert_int_eq(cinchGroupStart(), cinchSuccess);
+    for (int r = 0; r < N; r++) ck_assert(cinchCommInitRank(&comm[r], N, id, r) == cinchSuccess);
+    ck_assert_int_eq(cinchGroupEnd(), cinchSuccess);
+    for (int r = 0; r < N; r++) {
+        at[r] = take(COUNT * 4, false);
+        for (int i = 0; i < COUNT; i++) host[i] = r + i;
+        ck_assert(cudaMemcpyAsync(at[r], host, sizeof host, cudaMemcpyDefault, NULL) ==
+                  cudaSuccess);
+    }
+    for (int k = 0; k < 2; k++) {
+        ck_assert_int_eq(cinchGroupStart(), cinchSuccess);
+        for (int r = 0; r < N; r++)
+            ck_assert(cinchAllReduce(at[r], at[r], COUNT, cinchInt, cinchSum, comm[r],
+                                     k ? cudaStreamPerThread : NULL) == cinchSuccess);
+        ck_assert_int_eq(cinchGroupEnd(), cinchSuccess);
+        ck_assert_int_eq(cudaStreamSynchronize(cudaStreamPerThread), cudaSuccess);
+    }
+    for (int r = 0; r < N; r++) {
+        ck_assert(cudaMemcpyAsync(host, at[r], sizeof host, cudaMemcpyDefault, NULL) ==
+                  cudaSuccess);
+        ck_assert_int_eq(cudaStreamSynchronize(NULL), cudaSuccess);
+        for (int i = 0; i < COUNT; i++) ck_assert_int_eq(host[i], 3 * (3 + 3 * i));
+    }
+    for (int r = 0; r < N; r++) ck_assert_int_eq(cinchCommDestroy(comm[r]), cinchSuccess);
+    free_taken();
+}
+END_TEST
+
+/* ---- other memory, other communicators ---- */
+
+/* Pinned and managed memory, also where no stream is named; a communicator that does not block. */
+static void other_kinds(seat *me) {
+    enum { COUNT = 3000 };
+    int n = me->nranks, *pinned = take(COUNT * 4, true), host[COUNT];
+    void *managed = NULL;
+    cinchConfig_t config = CINCH_CONFIG_INITIALIZER;
+    cinchComm_t comm;
+    cudaStream_t stream = open_stream();
+    config.blocking = 0;
+    CHECK(me, pinned && stream);
+    for (int i = 0; i < COUNT; i++) pinned[i] = me->rank + i;
+    CHECK_OK(me, cinchAllReduce(pinned, pinned, COUNT, cinchInt, cinchSum, me->comm, stream));
+    CU(me, cudaStreamSynchronize(stream));
+    for (int i = 0; i < COUNT; i++) CHECK(me, pinned[i] == n * i + n * (n - 1) / 2);
+    if (n == 1) { /* the default stream is one for all threads */
+        CHECK_OK(me, cinchAllReduce(pinned, pinned, COUNT, cinchInt, cinchSum, me->comm, NULL));
+        CU(me, cudaStreamSynchronize(NULL));
+    }
+    CU(me, cudaMallocManaged(&managed, COUNT * 4, cudaMemAttachGlobal));
+    if (!fill_ints(me, managed, host, me->rank, COUNT, stream)) return;
+    cinchResult_t state = cinchCommSplit(me->comm, 0, me->rank, &comm, &config);
+    CHECK(me, (state == cinchInProgress || state == cinchSuccess) && settled(comm) == cinchSuccess);
+    CHECK_OK(me, cinchAllReduce(managed, managed, COUNT, cinchInt, cinchSum, comm, stream));
+    CU(me, cudaMemcpyAsync(host, managed, sizeof host, cudaMemcpyDefault, stream));
+    CU(me, cudaStreamSynchronize(stream));
+    for (int i = 0; i < COUNT; i++) CHECK(me, host[i] == n * i + n * (n - 1) / 2);
+    CHECK_OK(me, cinchGroupStart()); /* to itself, between memory of two kinds */
+    CHECK_OK(me, cinchSend(pinned, COUNT, cinchInt, me->rank, comm, stream));
+    CHECK_OK(me, cinchRecv(managed, COUNT, cinchInt, me->rank, comm, stream));
+    CHECK_OK(me, cinchGroupEnd());
+    CU(me, cudaMemcpyAsync(host, managed, sizeof host, cudaMemcpyDefault, stream));
+    CU(me, cudaStreamSynchronize(stream));
+    for (int i = 0; i < COUNT; i++) CHECK(me, host[i] == pinned[i]);
+    CHECK_OK(me, cinchCommDestroy(comm));
+    pthread_mutex_lock(&pool.lock);
+    pool.taken[pool.count++] = managed;
+    pthread_mutex_unlock(&pool.lock);
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(other_memory) {
+    for (int n = 1; n <= 3; n += 2)
+        gpu_run(&(ranks_case){.nranks = n, .body = other_kinds}, (uint64_t)n);
+}
+END_TEST
+
+static void wrong_calls(seat *me) {
+    cudaStream_t stream = open_stream();
+    cinchStream_t host;
+    float plain[8] = {0}, *at = take(4096, false), *far = NULL;
+    CHECK_OK(me, cinchStreamCreate(&host));
+    CU(me, cudaSetDevice(1));
+    far = take(4096, false);
+    CU(me, cudaSetDevice(0));
+    void *own = NULL;
+    CHECK_OK(me, cinchMemAlloc(&own, 4096));
+    struct cudaPointerAttributes a;
+    CHECK(me, cudaPointerGetAttributes(&a, own) == cudaSuccess && a.type == cudaMemoryTypeDevice);
+    CHECK_OK(me, cinchMemFree(own));
+    CHECK_FAILS(me, cinchAllReduce(plain, at, 8, cinchFloat, cinchSum, me->comm, stream),
+                cinchInvalidArgument, NULL, "sendbuff is pageable host memory");
+    CHECK_FAILS(me, cinchAllReduce(at, plain, 8, cinchFloat, cinchSum, me->comm, NULL),
+                cinchInvalidArgument, NULL, "recvbuff is pageable host memory");
+    CHECK_FAILS(me, cinchAllReduce(at, far, 8, cinchFloat, cinchSum, me->comm, stream),
+                cinchInvalidArgument, NULL, "sendbuff is on device 0, recvbuff on device 1");
+    CHECK_FAILS(me, cinchAllReduce(at, at, 8, cinchFloat, cinchSum, me->comm, host),
+                cinchInvalidArgument, NULL, "goes with a stream of its device");
+    CHECK_OK(me, cinchAllReduce(at, at, 8, cinchFloat, cinchSum, me->comm, stream));
+    CU(me, cudaStreamSynchronize(stream));
+    CHECK_FAILS(me, cinchAllReduce(far, far, 8, cinchFloat, cinchSum, me->comm, stream),
+                cinchInvalidUsage, NULL, "one device for each communicator");
+    CHECK_OK(me, cinchStreamDestroy(host));
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(what_does_not_go_together) {
+    cuda_fake_devices(2);
+    gpu_run(&(ranks_case){.nranks = 1, .body = wrong_calls, .logs = "*"}, 1);
+}
+END_TEST
+
+/* ---- failing ---- */
+
+typedef struct failing {
+    int k; /* the call of CUDA that fails; 0: the device breaks */
+    cinch_collective collective;
+    _Atomic int failed, ended;
+    meeting_point ready;
+} failing;
+
+/* A call of CUDA fails somewhere on the way: both ranks come to an end, and can be aborted. */
+static void one_fails(seat *me) {
+    failing *f = me->shared;
+    enum { COUNT = 4000 };
+    cudaStream_t stream = open_stream();
+    float *at = take(3 * COUNT * 4, false);
+    CHECK(me, stream && at);
+    CU(me, cudaMemsetAsync(at, 0, 3 * COUNT * 4, stream));
+    CU(me, cudaStreamSynchronize(stream));
+    one_call c = {.collective = f->collective, .count = COUNT, .dtype = cinchFloat, .op = cinchSum};
+    c.stream = stream;
+    /* The first time memory is made ready; sometimes that is what fails. */
+    if (f->k % 2) CHECK_OK(me, one_call_do(me, &c, at, at + COUNT, cinchSum));
+    CHECK_OK(me, cinchStreamSynchronize(stream));
+    CHECK(me, wait_for_all(&f->ready, me->nranks));
+    if (me->rank == 0 && f->k) cuda_fake_fail(f->k, cudaErrorLaunchFailure);
+    cinchResult_t result = one_call_do(me, &c, at, at + COUNT, cinchSum), state = cinchSuccess;
+    if (me->rank == 0 && !f->k) cuda_fake_break(cudaErrorLaunchFailure);
+    cinchResult_t waited = cinchStreamSynchronize(stream);
+    CHECK_OK(me, cinchCommGetAsyncError(me->comm, &state));
+    if (result != cinchSuccess || waited != cinchSuccess || state != cinchSuccess) {
+        atomic_fetch_add(&f->failed, 1);
+        CHECK(me, strlen(cinchGetLastError(me->comm)) > 10);
+    }
+    atomic_fetch_add(&f->ended, 1);
+    for (int i = 0; i < 10000 && atomic_load(&f->ended) < me->nranks; i++) sleep_ms(1);
+    if (me->rank == 0) cuda_fake_fail(0, cudaSuccess);
+    CHECK_OK(me, cinchCommAbort(me->comm));
+    me->gone = true;
+    (void)cudaStreamDestroy(stream);
+}
+
+START_TEST(a_call_of_cuda_fails) {
+    static failing f;
+    static const cinch_collective ops[] = {CINCH_ALLREDUCE, CINCH_ALLGATHER, CINCH_SENDRECV};
+    int failed = 0, both = 0;
+    for (int k = 1; k < 60; k += 1 + k / 8) {
+        memset(&f, 0, sizeof f);
+        f.k = k;
+        f.collective = ops[k % 3];
+        gpu_run(
+            &(ranks_case){
+                .nranks = 2, .env = "CINCH_CHUNK=1K", .body = one_fails, .shared = &f, .logs = "*"},
+            (uint64_t)k);
+        failed += f.failed > 0;
+        both += f.failed == 2;
+    }
+    ck_assert_msg(failed >= 12 && both >= 8, "%d failed, %d of them on both ranks", failed, both);
+}
+END_TEST
+
+/* A rank that never calls is aborted, or aborts itself: who waits for it ends, and its stream goes
+ * on. */
+static void aborted(seat *me) {
+    int *who = me->shared;
+    cudaStream_t stream = open_stream();
+    float *at = take(40000, false);
+    CHECK(me, stream && at);
+    if (me->rank == 0)
+        CHECK_OK(me, cinchAllReduce(at, at, 10000, cinchFloat, cinchSum, me->comm, stream));
+    sleep_ms(30);
+    if (me->rank == 1 - *who) {
+        cinchResult_t waited = cinchStreamSynchronize(stream);
+        CHECK(me, me->rank ? waited == cinchSuccess : waited != cinchSuccess);
+    }
+    CHECK_OK(me, cinchCommAbort(me->comm));
+    me->gone = true;
+    CU(me, cudaStreamSynchronize(stream));
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(aborts_end_what_waits) {
+    for (int who = 0; who < 2; who++)
+        gpu_run(&(ranks_case){.nranks = 2, .body = aborted, .shared = &who, .logs = "*"}, 1);
+}
+END_TEST
+
+/* A peer that does not call. */
+static void alone_in_a_call(seat *me) {
+    cudaStream_t stream = open_stream();
+    float *at = take(40000, false);
+    cinchResult_t state = cinchSuccess;
+    CHECK(me, stream && at);
+    if (me->rank == 0) {
+        CHECK_OK(me, cinchAllReduce(at, at, 10000, cinchFloat, cinchSum, me->comm, stream));
+        CHECK_FAILS(me, cinchStreamSynchronize(stream), cinchRemoteError, NULL, "no progress");
+    }
+    CHECK(me, wait_for_all(me->shared, me->nranks));
+    CHECK_OK(me, cinchCommGetAsyncError(me->comm, &state));
+    CHECK(me, me->rank || state == cinchRemoteError);
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(a_peer_that_does_not_call) {
+    static meeting_point over;
+    gpu_run(&(ranks_case){.nranks = 2,
+                          .env = "CINCH_TIMEOUT_MS=300",
+                          .body = alone_in_a_call,
+                          .shared = &over,
+                          .logs = "*"},
+            1);
+}
+END_TEST
+
+int main(void) {
+    const TTest *const tests[] = {everything_is_exact,
+                                  every_algorithm,
+                                  streams_and_groups,
+                                  one_thread_and_the_default_stream,
+                                  other_memory,
+                                  what_does_not_go_together,
+                                  a_call_of_cuda_fails,
+                                  aborts_end_what_waits,
+                                  a_peer_that_does_not_call};
+    return run_tests("cuda_collectives", tests, sizeof tests / sizeof *tests, 120);
+}
