@@ -64,7 +64,7 @@ static void star(cinch_graph *g, int hosts, int here, const double *net_gbps, do
     *g = (cinch_graph){0};
     OK(cinch_graph_add_node(g, "net", CINCH_NODE_SWITCH, CINCH_PART_NET, 0, &net));
     for (int h = 0; h < hosts; h++) {
-        char name[24];
+        char name[32];
         snprintf(name, sizeof name, "host%d", h);
         OK(cinch_graph_add_node(g, name, CINCH_NODE_SWITCH, CINCH_PART_CPU, h, &host));
         OK(cinch_graph_add_link(g, host, net, net_gbps[h], net_gbps[h], CINCH_LINK_NET));
