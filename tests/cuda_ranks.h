@@ -38,6 +38,13 @@ static inline void free_taken(void) {
     pool.count = 0;
 }
 
+/* Every how manieth case is run: the address sanitizer slows the emulated kernels down. */
+#ifdef __SANITIZE_ADDRESS__
+enum { GPU_CASES_APART = 3 };
+#else
+enum { GPU_CASES_APART = 1 };
+#endif
+
 /* Ranks as threads, above a GPU that has been used before; nothing of it is held afterwards. */
 static inline void gpu_run(const ranks_case *c, uint64_t seed) {
     static bool warm;

@@ -310,5 +310,5 @@ int main(int argc, char **argv) {
     const TTest *const tests[] = {bits_are_the_hosts, streams_and_groups, one_thread_for_all_ranks,
                                   error_feedback, hosts};
     all_of_it = argc > 1 && strcmp(argv[1], "long") == 0;
-    return run_tests("nccl_codec", tests, sizeof tests / sizeof *tests, 120);
+    return run_tests("nccl_codec", tests, sizeof tests / sizeof *tests, 300);
 }
