@@ -181,7 +181,7 @@ START_TEST(every_algorithm) {
         const cinch_algo *algo = cinch_algo_at(a);
         cinch_call call = {.collective = algo->collective, .nranks = n, .bytes = 1};
         plan p = {algo->collective, (uint64_t)a};
-        if (algo->supports(&call)) continue;
+        if (algo->supports(&call) || a % GPU_CASES_APART) continue;
         snprintf(env, sizeof env, "CINCH_ALGO=%s:%s CINCH_CHUNK=%d",
                  cinch_shape_of(p.collective)->name, algo->name, a % 2 ? 64 : 512);
         gpu_run(&(ranks_case){.nranks = n, .env = env, .body = many_rounds, .shared = &p},
