@@ -60,8 +60,8 @@ typedef struct cinch_gpu_comm {
     int nretired;
     cinch_gpu_mail *mail;
     cinch_gpu_counts *counts;
-    const cinchCodec_t *warmed; /* this codec's kernels are loaded */
-    bool refused;               /* that the codec is not for a GPU has been said */
+    const cinchCodec_t *warmed[CINCH_CODEC_COUNT]; /* these codecs' kernels are loaded */
+    bool refused; /* that the codec is not for a GPU has been said */
 
     /* of the operation that runs */
     cinch_gpu_way *way;

@@ -238,8 +238,8 @@ static cinchResult_t finish(cinch_op *op, bool *moved) {
     if (!op->encoded) return cinchSuccess;
     op->nonfinite += g->mail->counts.nonfinite;
     if (!g->mail->counts.malformed) return cinchSuccess;
-    return cinch_fail(cinchRemoteError, "a peer's message is no encoding by %s of so many elements",
-                      op->call.comm->policy.codec.vt->name);
+    return cinch_fail(cinchRemoteError, "a peer's encoded message makes no sense: it is no "
+                                        "encoding of so many elements");
 }
 
 static bool all_came(const cinch_op *op) {

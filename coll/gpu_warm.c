@@ -51,8 +51,9 @@ static cinchResult_t warm_codec(void *arg) {
         CINCH_TRY(g->kernels->encode(&where, codec, &site, state, types[t], at(g, 1), residual,
                                      ELEMENTS, wire, counts));
         cinch_gpu_term term = {.wire = wire, .bytes = g->kernels->wire_bytes(codec, ELEMENTS)};
-        CINCH_TRY(g->kernels->sum(&where, codec, &term, 1, types[t], types[t], at(g, 1), ELEMENTS,
-                                  0, counts));
+        for (int to = 0; to < 3; to++) /* sums between levels are float */
+            CINCH_TRY(g->kernels->sum(&where, codec, &term, 1, types[t], types[to], at(g, 1),
+                                      ELEMENTS, 0, counts));
     }
     return cinchSuccess;
 }
@@ -69,7 +70,10 @@ cinchResult_t cinch_gpu_warm(struct cinchComm *comm) {
     bool known = g->device < MOST_DEVICES && atomic_load(&warm[g->device]);
     bool joined = !atomic_load(&comm->joining); /* else nobody knows of a codec yet */
     warming w = {.g = g};
-    if (known && (!joined || g->warmed == comm->policy.codec.vt)) return cinchSuccess;
+    const cinch_codec *codecs[CINCH_CODEC_COUNT] = {&comm->policy.codec, &comm->policy.inside};
+    bool same = true;
+    for (int c = 0; joined && c < CINCH_CODEC_COUNT; c++) same &= g->warmed[c] == codecs[c]->vt;
+    if (known && same) return cinchSuccess;
     if (!g->warm.data) {
         CINCH_TRY(cinch_gpu_reserve(g, &g->warm, 5 * ROOM));
         CINCH_TRY(g->work->fill(g->device, cinch_gpu_compute(g), g->warm.data, 0, 5 * ROOM));
@@ -77,11 +81,10 @@ cinchResult_t cinch_gpu_warm(struct cinchComm *comm) {
     if (!known) CINCH_TRY(g->work->with(g->device, warm_reductions, &w));
     if (g->device < MOST_DEVICES) atomic_store(&warm[g->device], true);
     if (!joined) return cinchSuccess;
-    const cinch_codec *codecs[] = {&comm->policy.codec, &comm->policy.inside};
-    for (int c = 0; c < 2; c++) {
+    for (int c = 0; c < CINCH_CODEC_COUNT; c++) {
         w.codec = codecs[c];
         if (runs(g, w.codec)) CINCH_TRY(g->work->with(g->device, warm_codec, &w));
+        g->warmed[c] = w.codec->vt;
     }
-    g->warmed = comm->policy.codec.vt;
     return cinchSuccess;
 }
