@@ -68,10 +68,6 @@ static void count_window(cinch_op *op, const cinch_ref *ref, size_t length) {
 
 /* ---- items ---- */
 
-static int avg_of(const cinch_op *op, const cinch_item *item) {
-    return op->call.redop == cinchAvg && (item->flags & CINCH_FINAL) ? op->call.comm->nranks : 0;
-}
-
 /* Results go past the cache where they will not stay in it; what peers read next never does. */
 static unsigned store_of(const cinch_op *op, const cinch_ref *dst, int ndst) {
     if (!op->stream_out || (dst->space != CINCH_OUT && dst->space != CINCH_PEER_OUT)) return 0;
@@ -101,7 +97,7 @@ static void run_reduce(cinch_op *op, const cinch_item *item, size_t round) {
         count_window(op, &ref[item->ndst + i], length);
     }
     if (length)
-        op->reduce(op->dst, item->ndst, op->src, item->nsrc, length, avg_of(op, item),
+        op->reduce(op->dst, item->ndst, op->src, item->nsrc, length, cinch_op_avg(op, item),
                    store_of(op, ref, item->ndst));
 }
 
@@ -197,7 +193,7 @@ static cinchResult_t run_sum(cinch_op *op, const cinch_item *item, size_t round)
     if (length)
         result =
             cinch_codec_sum(cinch_codec_in_force(op->call.comm, cinch_item_codec(item)), op->term,
-                            item->nsrc, from, to, dst, length, avg_of(op, item), op->work);
+                            item->nsrc, from, to, dst, length, cinch_op_avg(op, item), op->work);
     op->codec_ticks += cinch_ticks() - began;
     return result;
 }

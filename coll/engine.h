@@ -96,6 +96,11 @@ typedef struct cinch_op {
     int blocked_peer;
 } cinch_op;
 
+/* By how many ranks the item divides its sum; 0: it does not. */
+static inline int cinch_op_avg(const cinch_op *op, const cinch_item *item) {
+    return op->call.redop == cinchAvg && (item->flags & CINCH_FINAL) ? op->call.comm->nranks : 0;
+}
+
 /* Chooses algorithm, cut and codec, and reserves scratch. Called when it is the operation's turn.
  */
 cinchResult_t cinch_op_plan(cinch_op *op);

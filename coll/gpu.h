@@ -149,7 +149,8 @@ cinchResult_t cinch_gpu_copy_pair(cinch_op *op, cinch_p2p *to, const cinch_p2p *
 /* For one rank, whose every buffer is one block. */
 cinchResult_t cinch_gpu_alone(cinch_op *op);
 
-/* After a failure: until nothing touches the caller's memory any more. Blocks. */
+/* After a failure: until nothing touches the caller's memory any more, or for 10 s, after which the
+ * device is taken for stuck. Blocks. */
 void cinch_gpu_stop(cinch_op *op);
 
 /* Posts a message between a pair. */

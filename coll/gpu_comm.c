@@ -5,7 +5,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "coll/gpu.h"
+
+#define STOP_NS ((uint64_t)10 * 1000 * 1000 * 1000)
 
 /* Opens what every operation needs. What is open when it fails is closed by cinch_gpu_close. */
 static cinchResult_t fill(cinch_gpu_comm *g) {
@@ -135,18 +138,24 @@ cinchResult_t cinch_gpu_reserve(cinch_gpu_comm *g, cinch_gpu_room *room, size_t 
 
 /* ---- waiting, and what may ---- */
 
-cinchResult_t cinch_gpu_sync(cinch_gpu_comm *g, int stream) {
+/* InProgress: the time is over. */
+static cinchResult_t await(cinch_gpu_comm *g, int stream, uint64_t until_ns) {
     enum { YIELDS = 100 };
     const struct timespec rest = {0, 50000};
     CINCH_TRY(g->work->record(g->end[stream], g->stream[stream]));
     cinchResult_t state;
     for (int i = 0; (state = g->work->passed(g->end[stream])) == cinchInProgress; i++) {
+        if (cinch_now_ns() >= until_ns) break;
         if (i < YIELDS)
             sched_yield();
         else
             nanosleep(&rest, NULL);
     }
     return state;
+}
+
+cinchResult_t cinch_gpu_sync(cinch_gpu_comm *g, int stream) {
+    return await(g, stream, UINT64_MAX);
 }
 
 cinchResult_t cinch_gpu_view(cinch_gpu_comm *g, const void *from, size_t bytes,
@@ -184,5 +193,6 @@ cinchResult_t cinch_gpu_store(cinch_gpu_comm *g, void *to, const void *from, siz
 }
 
 void cinch_gpu_stop(cinch_op *op) {
-    for (int i = 0; op->gpu && i < CINCH_GPU_STREAMS; i++) (void)cinch_gpu_sync(op->gpu, i);
+    uint64_t until = cinch_now_ns() + STOP_NS; /* a device that is stuck is not waited for */
+    for (int i = 0; op->gpu && i < CINCH_GPU_STREAMS; i++) (void)await(op->gpu, i, until);
 }

@@ -6,10 +6,6 @@ static size_t wire_slot(const cinch_op *op, const cinch_ref *ref, size_t round) 
     return round % op->schedule->depth * op->schedule->nwire + ref->slot;
 }
 
-static int avg_of(const cinch_op *op, const cinch_item *item) {
-    return op->call.redop == cinchAvg && (item->flags & CINCH_FINAL) ? op->call.comm->nranks : 0;
-}
-
 static cinchResult_t queue_copy(cinch_op *op, const cinch_ref *ref, size_t round) {
     const cinch_gpu_comm *g = op->gpu;
     size_t length;
@@ -29,7 +25,7 @@ static cinchResult_t queue_reduce(cinch_op *op, const cinch_item *item, const ci
         op->src[i] = cinch_op_place(op, &ref[item->ndst + i], round, &length);
     if (!length) return cinchSuccess;
     return op->gpu->kernels->reduce(&where, op->call.dtype, redop, op->dst, item->ndst, op->src,
-                                    item->nsrc, length, avg_of(op, item));
+                                    item->nsrc, length, cinch_op_avg(op, item));
 }
 
 static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const cinch_ref *ref,
@@ -86,7 +82,8 @@ static cinchResult_t queue_sum(cinch_op *op, const cinch_item *item, const cinch
     cinchDataType_t to = ref[0].space == CINCH_BOX ? cinchFloat32 : op->call.dtype;
     if (!length) return cinchSuccess;
     return g->kernels->sum(&where, cinch_codec_in_force(op->call.comm, cinch_item_codec(item)),
-                           g->term, item->nsrc, from, to, dst, length, avg_of(op, item), g->counts);
+                           g->term, item->nsrc, from, to, dst, length, cinch_op_avg(op, item),
+                           g->counts);
 }
 
 typedef struct order {
