@@ -13,9 +13,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQU
   set(CINCH_X86 ON)
 endif()
 
-set(sanitizers "" address thread undefined)
+set(sanitizers "" address thread undefined address,undefined)
 if(NOT CINCH_SANITIZE IN_LIST sanitizers)
-  message(FATAL_ERROR "CINCH_SANITIZE=${CINCH_SANITIZE}: one of address, thread, undefined, or empty")
+  message(FATAL_ERROR "CINCH_SANITIZE=${CINCH_SANITIZE}: address, undefined, both with a comma between, thread, or empty")
 endif()
 
 add_library(cinch_flags INTERFACE)
