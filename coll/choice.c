@@ -161,6 +161,15 @@ static cinchResult_t rank_collective(cinch_choice *choice, const cinch_tuned *tu
     return cinchSuccess;
 }
 
+/* Where nothing is known of a collective with the codec, what the all-reduce says of which it is
+ * a half: both ways take about half the time then. */
+static void lend_from_allreduce(cinch_choice *choice) {
+    static const cinch_collective halves[] = {CINCH_REDUCESCATTER, CINCH_ALLGATHER};
+    for (int i = 0; i < 2; i++)
+        if (!choice->of[halves[i]][1])
+            memcpy(choice->pays[halves[i]], choice->pays[CINCH_ALLREDUCE], sizeof choice->pays[0]);
+}
+
 cinchResult_t cinch_choice_make(const cinch_tuned *tuned, const cinch_codec *codec,
                                 cinch_choice **out) {
     *out = NULL;
@@ -177,11 +186,13 @@ cinchResult_t cinch_choice_make(const cinch_tuned *tuned, const cinch_codec *cod
         result =
             rank_collective(choice, tuned, (cinch_collective)c, codec, &scratch[0], &scratch[1]);
     free(scratch);
-    if (result == cinchSuccess)
-        *out = choice;
-    else
+    if (result != cinchSuccess) {
         cinch_choice_free(choice);
-    return result;
+        return result;
+    }
+    lend_from_allreduce(choice);
+    *out = choice;
+    return cinchSuccess;
 }
 
 void cinch_choice_free(cinch_choice *choice) {

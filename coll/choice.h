@@ -21,7 +21,8 @@ void cinch_choice_free(cinch_choice *choice); /* NULL is nothing */
 const cinch_algo *cinch_choice_find(const cinch_choice *choice, const cinch_call *call);
 
 /* Whether the codec is predicted to be at least 3 % faster than exact, at so many bytes in all; not
- * below the least size that was measured with it. */
+ * below the least size that was measured with it. A reduce-scatter or all-gather without curves of
+ * the codec goes by the all-reduce of as many bytes. */
 bool cinch_choice_pays(const cinch_choice *choice, cinch_collective collective, uint64_t bytes);
 
 /* Whether there are curves of the collective, exact or with the codec. */

@@ -131,9 +131,11 @@ static cinchResult_t measure_into(struct cinchComm *comm, unsigned ops) {
     return cinch_comm_use_codec(comm, &codec, true);
 }
 
-/* The collectives that may be compressed, and of which that is not measured. */
+/* The collectives that may be compressed, and of which that is not measured; none where what is
+ * known of all-reduces says enough (cinch_choice_pays). */
 static unsigned unknown(const struct cinchComm *comm) {
     unsigned ops = 0;
+    if (cinch_choice_knows(comm->choice, CINCH_ALLREDUCE, true)) return 0;
     for (int c = 0; c < CINCH_COLLECTIVES; c++) {
         if (!(comm->policy.ops >> c & 1) ||
             cinch_choice_knows(comm->choice, (cinch_collective)c, true))

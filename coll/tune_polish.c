@@ -7,6 +7,7 @@
 #include "coll/tune_time.h"
 
 enum { ROUNDS = 10, CELLS = CINCH_MOST_WAYS * CINCH_MOST_PASSES };
+static const double LIKE_THE_BEST = 1.1; /* a pass slower than that has another order of ways */
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -30,6 +31,15 @@ static double take_median(double *value, int count, int stride) {
     return median;
 }
 
+/* The passes in which the machine was about as fast as it ever was; how many. */
+static int keep_fast(const double *of_pass, int passes, int *kept) {
+    double best = cinch_timing_quantile(of_pass, passes, 0);
+    int count = 0;
+    for (int p = 0; p < passes; p++)
+        if (of_pass[p] <= best + log(LIKE_THE_BEST)) kept[count++] = p;
+    return count;
+}
+
 void cinch_timing_polish(const double *us, int ways, int passes, double *out) {
     double left[CELLS], of_way[CINCH_MOST_WAYS] = {0}, of_pass[CINCH_MOST_PASSES] = {0};
     for (int i = 0; i < ways * passes; i++) left[i] = log(us[i]);
@@ -37,10 +47,13 @@ void cinch_timing_polish(const double *us, int ways, int passes, double *out) {
         for (int w = 0; w < ways; w++) of_way[w] += take_median(&left[w * passes], passes, 1);
         for (int p = 0; p < passes; p++) of_pass[p] += take_median(&left[p], ways, passes);
     }
-    double quiet = cinch_timing_quantile(of_pass, passes, 0.25);
+    int kept[CINCH_MOST_PASSES], count = keep_fast(of_pass, passes, kept);
+    double effect[CINCH_MOST_PASSES];
+    for (int k = 0; k < count; k++) effect[k] = of_pass[kept[k]];
+    double quiet = cinch_timing_quantile(effect, count, 0.25);
     for (int w = 0; w < ways; w++) {
         double rest = 0;
-        for (int p = 0; p < passes; p++) rest += left[w * passes + p];
-        out[w] = exp(of_way[w] + rest / passes + quiet);
+        for (int k = 0; k < count; k++) rest += left[w * passes + kept[k]];
+        out[w] = exp(of_way[w] + rest / count + quiet);
     }
 }

@@ -93,11 +93,11 @@ static cinchResult_t call(const cinch_timing *t) {
 }
 
 /* Also where ranks meet before the next batch. */
-static cinchResult_t slowest(const cinch_timing *t, double *us) {
+cinchResult_t cinch_timing_largest(const cinch_timing *t, double *value) {
     cinch_called called = {.comm = t->comm,
                            .collective = CINCH_ALLREDUCE,
-                           .send = us,
-                           .recv = us,
+                           .send = value,
+                           .recv = value,
                            .count = 1,
                            .dtype = cinchFloat64,
                            .redop = cinchMax};
@@ -123,7 +123,7 @@ static cinchResult_t timed_batch(cinch_timing *t, const cinch_trial *trial, unsi
     cinchResult_t result = batch(t, calls, us);
     put_in_force(t->comm, t->collective, &t->rest);
     CINCH_TRY(result);
-    CINCH_TRY(slowest(t, us));
+    CINCH_TRY(cinch_timing_largest(t, us));
     t->spent_us += *us;
     return cinchSuccess;
 }
@@ -198,7 +198,7 @@ cinchResult_t cinch_timing_settle(cinch_timing *t, double for_us) {
     if (!t->count) t->count = 1;
     for (double us = 0, sum = 0; sum < for_us; sum += us) {
         CINCH_TRY(batch(t, CALLS, &us));
-        CINCH_TRY(slowest(t, &us));
+        CINCH_TRY(cinch_timing_largest(t, &us));
     }
     return cinchSuccess;
 }

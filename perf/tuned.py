@@ -10,11 +10,15 @@ more ranks than CPUs it takes the scheduler as long to give each rank its place,
 the order of algorithms is another in each process. The ratio to an algorithm is the median of the
 rounds' own ratios, since what disturbs a round slows all of it. Printed for each size is the
 largest, which is that to the best algorithm; beside it the ratio to the chosen algorithm by name,
-which is 1 but for noise; and in the end the worst size, and what part of the CPUs' time went to
-others meanwhile. Where that is more than a few hundredths, the figures are not worth much; a
-run in which others had more than 5 % is taken again, twice at most.
+which is 1 but for noise, and the ratio of the fastest rounds, the plan file's to the best
+algorithm's: where virtual CPUs are moved apart and together, or more ranks than CPUs stand badly on
+them for a whole process, that alone compares like with like. And in the end the worst size, and
+what part of the CPUs' time went to others meanwhile. Where that is more than a few hundredths, the
+figures are not worth much; a run in which others had more than 5 % is taken again, twice at
+most.
 
-    perf/tuned.py [--build build/release] [--where shm2,shm4,net2,net4] [--rounds 7] [--json FILE]
+    perf/tuned.py [--build build/release] [--where shm2,shm4,net2,net4] [--rounds 7]
+                  [--parts short,long] [--plans FOLDER] [--json FILE]
 """
 import argparse
 import contextlib
@@ -98,7 +102,7 @@ def take_rounds(where, job, cinch, options, variants):
     for turn in range(options.rounds):
         names = list(variants)
         names = names[turn % len(names):] + names[:turn % len(names)]
-        for part in PARTS:
+        for part in options.parts.split(","):
             for name in names:
                 for size, (time_us, algo) in measure(job, cinch, part, variants[name]).items():
                     times.setdefault(size, {}).setdefault(name, []).append(time_us)
@@ -110,7 +114,8 @@ def take_rounds(where, job, cinch, options, variants):
 
 def compare(where, job, cinch, options, folder):
     plans = os.path.join(folder, f"{where}.json")
-    print(job.run_ranks([cinch, "tune", "-o", plans], timeout=900), file=sys.stderr)
+    if not os.path.exists(plans):
+        print(job.run_ranks([cinch, "tune", "-o", plans], timeout=900), file=sys.stderr)
     with open(plans, encoding="utf-8") as file:
         names = [curve["algo"] for curve in json.load(file)["curves"] if curve["codec"] == "none"]
     variants = {"tuned": {"CINCH_PLAN_FILE": plans}}
@@ -126,11 +131,12 @@ def compare(where, job, cinch, options, folder):
         rows.append({"where": where, "bytes": size, "tuned_us": statistics.median(tuned),
                      "chosen": chosen[size], "best": best,
                      "best_us": statistics.median(by_name[best]), "ratio": ratios[best],
-                     "ratio_same": ratios.get(chosen[size], math.nan)})
+                     "ratio_same": ratios.get(chosen[size], math.nan),
+                     "ratio_fastest": min(tuned) / min(map(min, by_name.values()))})
         row = rows[-1]
         print(f"{where} {size:>10} {row['tuned_us']:12.2f} us ({chosen[size]})  best {best} "
               f"{row['best_us']:12.2f} us  ratio {row['ratio']:.3f}  to itself "
-              f"{row['ratio_same']:.3f}")
+              f"{row['ratio_same']:.3f}  fastest {row['ratio_fastest']:.3f}")
     return rows
 
 
@@ -140,11 +146,15 @@ def main():
     parser.add_argument("--where", default="shm2,shm4,net2,net4",
                         help="shm or net, and how many ranks")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--parts", default=",".join(PARTS), help="sizes: up to 256K, from 1M")
+    parser.add_argument("--plans", metavar="FOLDER",
+                        help="keep plan files there, and use those that are there already")
     parser.add_argument("--json")
     options = parser.parse_args()
     cinch = os.path.abspath(os.path.join(options.build, "perf", "cinch"))
     rows, load = [], Load()
-    with tempfile.TemporaryDirectory() as folder:
+    with (contextlib.nullcontext(options.plans) if options.plans
+          else tempfile.TemporaryDirectory()) as folder:
         for where in options.where.split(","):
             with place(where) as job:
                 rows += compare(where, job, cinch, options, folder)

@@ -84,7 +84,9 @@ START_TEST(auto_follows_the_table) {
     expect_calls(AUTO "CINCH_CODEC_EXCLUDE=size=1M-2M", cinchFloat, cinchSum, 1024 * K, "none");
     /* the levels */
     expect_calls("CINCH_CODEC_INTER=auto", cinchFloat, cinchSum, 1024 * K, "int8");
-    expect_calls("CINCH_CODEC_INTRA=auto", cinchFloat, cinchSum, 1024 * K, "none");
+    run_logs(4, "CINCH_CODEC_INTRA=auto", count_compressed,
+             "CINCH_CODEC_INTRA=auto compresses nothing inside the 2 hosts");
+    for (int r = 0; r < 4; r++) ck_assert_int_eq(b->compressed[r], 0);
     expect_calls(AUTO "CINCH_CODEC_INTER=none", cinchFloat, cinchSum, 1024 * K, "none");
     /* an algorithm asked for by name stays what is used */
     expect_calls(AUTO "CINCH_ALGO=ring", cinchFloat, cinchSum, 1024 * K, "none");
@@ -128,6 +130,28 @@ static void starts_at_zero(seat *me) {
         CHECK_PLAN(me, "allreduce", 4, "algo", cinch_algo_choose(&call)->name);
     CHECK_PLAN(me, "allreduce", 64, "codec", "none");
 }
+
+/* Curves of all-reduces serve reduce-scatters and all-gathers, and nothing is measured. */
+static void lends(seat *me) {
+    CHECK_OK(me, me->init);
+    CHECK(me, me->comm->tuned && me->comm->tuned->curves == 3);
+    CHECK_PLAN(me, "allreduce", 1 << 20, "codec", "int8");
+    CHECK_PLAN(me, "reducescatter", 1 << 20, "codec", "int8");
+    CHECK_PLAN(me, "reducescatter", 32 << 20, "codec", "none");
+    CHECK_PLAN(me, "allgather", 1 << 20, "codec", "int8");
+}
+
+START_TEST(what_is_known_is_enough) {
+    char path[96];
+    cinch_tuned t = table_of(4, 2);
+    add_codecs(&t);
+    t.curves = 3; /* the all-reduce's */
+    write_table(&t, path, "plans.json");
+    give(4, path);
+    run(4, AUTO "CINCH_CODEC_OPS=allreduce,reducescatter,allgather", lends);
+    cinch_tuned_free(&t);
+}
+END_TEST
 
 static void check_same_plans(int nranks) {
     for (int r = 1; r < nranks; r++) ck_assert_str_eq(b->plan[r], b->plan[0]);
@@ -302,9 +326,9 @@ START_TEST(a_budget_that_is_passed) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {auto_follows_the_table,     auto_stays_inside_the_budget,
-                                  auto_measures_at_init,      auto_in_children_and_by_call,
-                                  children_inherit_what_fits, auto_is_exact_in_shared_memory,
-                                  a_budget_that_is_passed};
+    const TTest *const tests[] = {auto_follows_the_table,         auto_stays_inside_the_budget,
+                                  what_is_known_is_enough,        auto_measures_at_init,
+                                  auto_in_children_and_by_call,   children_inherit_what_fits,
+                                  auto_is_exact_in_shared_memory, a_budget_that_is_passed};
     return run_table_tests("auto", tests, sizeof tests / sizeof *tests);
 }

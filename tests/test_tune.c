@@ -2,6 +2,7 @@
 /* Measuring: the graph that explains a network, the network over loopback between hosts told apart
  * by CINCH_HOSTID, curves, and plan files that come of them. */
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -366,6 +367,52 @@ START_TEST(luck_makes_no_favourite) {
 }
 END_TEST
 
+/* As measured with 4 ranks on 2 CPUs at 1 MiB, in microseconds: with the CPUs near each other, far
+ * from each other, and with three ranks on one of them. Whatever part of the passes is of the slow
+ * kinds, the best way of the fast ones is the best. */
+START_TEST(slow_times_spoil_no_choice) {
+    enum { TWOSHOT, DIRECT, TREE, HALVING, WAYS, NEAR = 0, FAR, UNEVEN };
+    static const double kind[][WAYS] = {
+        {108, 150, 157, 175}, {206, 202, 176, 195}, {180, 302, 400, 500}};
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        uint64_t state = seed;
+        int passes = 3 + (int)(random64(&state) % (CINCH_MOST_PASSES - 2));
+        int near = 1 + (int)(random64(&state) % (uint64_t)passes), fewest = 0;
+        double us[WAYS * CINCH_MOST_PASSES], out[WAYS];
+        for (int p = 0; p < passes; p++) {
+            bool fast = random64(&state) % (uint64_t)(passes - p) < (uint64_t)(near - fewest);
+            int slow = random64(&state) % 3 ? FAR : UNEVEN;
+            fewest += fast;
+            for (int w = 0; w < WAYS; w++)
+                us[w * passes + p] = kind[fast ? NEAR : slow][w] * (1 + 0.04 * dice(&state));
+        }
+        ck_assert_int_eq(fewest, near);
+        cinch_timing_polish(us, WAYS, passes, out);
+        for (int w = 0; w < WAYS; w++)
+            ck_assert_msg(fabs(out[w] / (1.02 * kind[NEAR][w]) - 1) < 0.04,
+                          "seed %llu, %d of %d fast: way %d has %g", (unsigned long long)seed, near,
+                          passes, w, out[w]);
+    }
+}
+END_TEST
+
+/* The thread may run where it might before. */
+START_TEST(cpus_have_a_distance) {
+    cpu_set_t before, after, one;
+    ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    double ns = cinch_timing_handover();
+    ck_assert_int_eq(sched_getaffinity(0, sizeof after, &after), 0);
+    ck_assert(CPU_EQUAL(&before, &after));
+    ck_assert(CPU_COUNT(&before) > 1 ? ns == 0 || (ns > 1 && ns < 1e6) : ns == 0);
+    CPU_ZERO(&one); /* with one CPU there is no other */
+    for (int cpu = 0; cpu < CPU_SETSIZE && !CPU_COUNT(&one); cpu++)
+        if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    ck_assert(cinch_timing_handover() == 0);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
+}
+END_TEST
+
 /* ---- curves ---- */
 
 static bool sane(const cinch_curve *c) {
@@ -522,6 +569,8 @@ int main(void) {
                                   a_rank_that_vanishes_ends_it,
                                   common_disturbances_cancel,
                                   luck_makes_no_favourite,
+                                  slow_times_spoil_no_choice,
+                                  cpus_have_a_distance,
                                   curves_are_the_same_on_all_ranks,
                                   a_plan_file_is_written_and_read,
                                   auto_takes_a_short_look,

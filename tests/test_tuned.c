@@ -342,7 +342,9 @@ START_TEST(a_codec_pays) {
         for (uint64_t bytes = 1; bytes < (uint64_t)1 << 40; bytes = cinch_choice_next(bytes)) {
             bool wins = bytes >= 4 && cinch_curve_us(&coded, bytes) * 1.03 <= best_us(&t, bytes);
             ck_assert_int_eq(cinch_choice_pays(choice, CINCH_ALLREDUCE, bytes), wins);
-            ck_assert(!cinch_choice_pays(choice, CINCH_REDUCESCATTER, bytes));
+            ck_assert_int_eq(cinch_choice_pays(choice, CINCH_REDUCESCATTER, bytes), wins);
+            ck_assert_int_eq(cinch_choice_pays(choice, CINCH_ALLGATHER, bytes), wins);
+            ck_assert(!cinch_choice_pays(choice, CINCH_BROADCAST, bytes));
             paid += wins, sizes++;
         }
         cinch_choice_free(choice);

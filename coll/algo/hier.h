@@ -71,7 +71,6 @@ int cinch_hier_member(const cinch_hier_levels *p, int level, int place);
 /* Whether there are two levels, and what it costs: so many steps, so many blocks out of a host and
  * the rest inside. */
 const char *cinch_hier_supports(const cinch_call *call);
-const char *cinch_hier_supports_hosts(const cinch_call *call); /* the first two */
 const char *cinch_hier_supports_exact(const cinch_call *call); /* and without a codec */
 double cinch_hier_cost(const cinch_call *call, int steps, double crossing, double inside);
 

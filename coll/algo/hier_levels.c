@@ -151,17 +151,12 @@ const char *cinch_hier_supports(const cinch_call *call) {
     int levels = 0;
     for (int kind = 0; kind < CINCH_HIER_LEVELS; kind++) levels += exists(call, kind);
     if (levels > 1 && call->hosts > 1) return NULL;
-    return cinch_hier_supports_hosts(call);
-}
-
-const char *cinch_hier_supports_hosts(const cinch_call *call) {
-    if (call->hosts < 2 || call->nranks <= call->hosts)
-        return "it needs two hosts or more, one of them with two ranks or more";
-    return NULL;
+    return "it needs two hosts or more, one of them with two ranks or more, or sites of several "
+           "hosts";
 }
 
 const char *cinch_hier_supports_exact(const cinch_call *call) {
-    return call->encoded ? "it works without a codec" : cinch_hier_supports_hosts(call);
+    return call->encoded ? "it works without a codec" : cinch_hier_supports(call);
 }
 
 /* The ranks of a host share its network. */
