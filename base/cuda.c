@@ -27,7 +27,8 @@ static bool resolve(void *library) {
         {&driver.attributes, "cuPointerGetAttributes", true},
         {&driver.stream_context, "cuStreamGetCtx", true},
         {&driver.stream_id, "cuStreamGetId", false},
-        {&driver.wait_value, "cuStreamWaitValue32_v2", false}, /* CUDA 11.7 */
+        {&driver.wait_value, "cuStreamWaitValue32_v2", false},      /* CUDA 11.7 */
+        {&driver.capture_info, "cuStreamGetCaptureInfo_v2", false}, /* CUDA 11.3 */
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         void *symbol = dlsym(library, wanted[i].name);

@@ -13,7 +13,7 @@
 #include "base/device.h"
 
 /* The driver's functions that the runtime has no equal of: the runtime would make a context where
- * there is none, or switch from one that is not its own. The last two may be missing. */
+ * there is none, or switch from one that is not its own. The last three may be missing. */
 typedef struct cinch_cuda_driver {
     CUresult (*context)(CUcontext *context);
     CUresult (*select)(CUcontext context);
@@ -23,6 +23,8 @@ typedef struct cinch_cuda_driver {
     CUresult (*stream_context)(CUstream stream, CUcontext *context);
     CUresult (*stream_id)(CUstream stream, unsigned long long *id);
     CUresult (*wait_value)(CUstream stream, CUdeviceptr at, cuuint32_t value, unsigned flags);
+    CUresult (*capture_info)(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id,
+                             CUgraph *graph, const CUgraphNode **after, size_t *nafter);
 } cinch_cuda_driver;
 
 /* NULL where the application has loaded no driver so far. */
@@ -49,7 +51,18 @@ bool cinch_cuda_is_default(cinchStream_t stream);
 
 extern const cinch_device_work cinch_cuda_work;
 
+/* Of that table (cuda_ipc.c). */
+cinchResult_t cinch_cuda_share(int device, void *memory, cinch_device_handle *handle);
+cinchResult_t cinch_cuda_open_shared(int device, const cinch_device_handle *handle, void **memory);
+void cinch_cuda_close_shared(int device, void *memory);
+bool cinch_cuda_reaches(int device, int other);
+
 cinchResult_t cinch_cuda_enqueue(cinchStream_t stream, cinch_job *job);
+
+/* As in cinch_device_work (cuda_graph.c). */
+cinchResult_t cinch_cuda_capture(cinchStream_t stream, uint64_t *capture);
+cinchResult_t cinch_cuda_gate_put(cinchStream_t stream, cinch_gate *gate);
+void cinch_cuda_gate_open(cinch_gate *gate);
 
 /* The first failure among the jobs of that stream, its sentence now the thread's. */
 cinchResult_t cinch_cuda_jobs_failed(cinchStream_t stream);

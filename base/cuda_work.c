@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the engine does with CUDA: memory, internal streams, events, copies. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cuda.h"
 
@@ -22,6 +23,14 @@ struct cinch_event {
 static cinchResult_t count(int *devices) {
     cudaError_t err = cudaGetDeviceCount(devices);
     return err == cudaSuccess ? cinchSuccess : cinch_cuda_fail((int)err, "no GPU can be used");
+}
+
+static cinchResult_t identify(int device, unsigned char id[CINCH_DEVICE_ID]) {
+    struct cudaDeviceProp p;
+    cudaError_t err = cudaGetDeviceProperties(&p, device);
+    if (err != cudaSuccess) return cinch_cuda_fail((int)err, "a GPU does not say which it is");
+    memcpy(id, p.uuid.bytes, CINCH_DEVICE_ID);
+    return cinchSuccess;
 }
 
 static cinchResult_t alloc(int device, size_t bytes, void **memory) {
@@ -124,6 +133,28 @@ static cinchResult_t passed(cinch_event *event) {
     return err == cudaSuccess ? cinchSuccess : cinch_cuda_fail((int)err, "work on a GPU failed");
 }
 
+static cinchResult_t event_open_by(cinchStream_t stream, cinch_event **event) {
+    cinch_cuda_guard guard;
+    int device = -1;
+    CINCH_TRY(cinch_cuda_enter_stream(&guard, stream));
+    cudaError_t err = cudaGetDevice(&device);
+    cinch_cuda_leave(&guard);
+    if (err != cudaSuccess) return cinch_cuda_fail((int)err, "a CUDA stream has no device");
+    return event_open(device, event);
+}
+
+static cinchResult_t record_outside(cinch_event *event, cinchStream_t stream) {
+    ON(event->device, cudaEventRecordWithFlags(event->event, stream, cudaEventRecordExternal),
+       "a CUDA event could not be recorded by a graph");
+    return cinchSuccess;
+}
+
+static cinchResult_t wait_outside(cinchStream_t stream, cinch_event *event) {
+    ON(event->device, cudaStreamWaitEvent(stream, event->event, cudaEventWaitExternal),
+       "a graph cannot wait for an event");
+    return cinchSuccess;
+}
+
 static cinchResult_t copy(int device, cinchStream_t stream, void *to, const void *from,
                           size_t bytes) {
     ON(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream),
@@ -178,8 +209,19 @@ const cinch_device_work cinch_cuda_work = {
     .passed = passed,
     .copy = copy,
     .fill = fill,
+    .share = cinch_cuda_share,
+    .open_shared = cinch_cuda_open_shared,
+    .close_shared = cinch_cuda_close_shared,
+    .reaches = cinch_cuda_reaches,
     .count = count,
+    .identify = identify,
     .current = current,
     .with = with,
     .capturing = capturing,
+    .capture = cinch_cuda_capture,
+    .gate_put = cinch_cuda_gate_put,
+    .gate_open = cinch_cuda_gate_open,
+    .event_open_by = event_open_by,
+    .record_outside = record_outside,
+    .wait_outside = wait_outside,
 };

@@ -31,6 +31,24 @@ typedef struct cinch_memory {
 
 typedef struct cinch_event cinch_event; /* a place in a stream, to be recorded again and again */
 
+/* What another process of this host opens device memory with. */
+typedef struct cinch_device_handle {
+    unsigned char bytes[64];
+} cinch_device_handle;
+
+enum { CINCH_DEVICE_ID = 16 }; /* bytes that tell a device from all others, of other hosts too */
+
+/* A place in a graph. Each time that a launch of the graph comes there, `reached` is called, and
+ * what follows waits until the gate is opened for it; it stands shut again for the next launch.
+ * Once no graph has it any more, `gone` is called. Both come from threads of the device's driver,
+ * and must neither wait nor use a device. */
+typedef struct cinch_gate {
+    void (*reached)(struct cinch_gate *gate);
+    void (*gone)(struct cinch_gate *gate);
+    bool held;              /* by a graph: `gone` will be called, be there a failure or not */
+    _Atomic uint32_t *word; /* the device's own */
+} cinch_gate;
+
 /* How the engine works on memory that it cannot touch. Every function may be called from any
  * thread, selects the device that it needs and leaves the thread's selection as it was; those that
  * take a stream queue there and return. Failures have a sentence. */
@@ -58,8 +76,18 @@ typedef struct cinch_device_work {
                           size_t bytes);
     cinchResult_t (*fill)(int device, cinchStream_t stream, void *to, int byte, size_t bytes);
 
-    /* How many devices there are. */
+    /* A handle of what `alloc` has given; the same memory in another process, once for each handle
+     * in a process however often it is asked for, each to be closed before its owner releases it;
+     * and whether the device's copies reach the memory of another one of this process without the
+     * host. That there is no such way is told and makes no line in the log. */
+    cinchResult_t (*share)(int device, void *memory, cinch_device_handle *handle);
+    cinchResult_t (*open_shared)(int device, const cinch_device_handle *handle, void **memory);
+    void (*close_shared)(int device, void *memory);
+    bool (*reaches)(int device, int other);
+
+    /* How many devices there are; and which one of all that are anywhere. */
     cinchResult_t (*count)(int *devices);
+    cinchResult_t (*identify)(int device, unsigned char id[CINCH_DEVICE_ID]);
 
     /* Whether the calling thread has a device selected. */
     bool (*current)(void);
@@ -67,6 +95,22 @@ typedef struct cinch_device_work {
     cinchResult_t (*with)(int device, cinchResult_t (*run)(void *arg), void *arg);
     /* Whether what is queued there now becomes part of a graph, or would end a capture. */
     cinchResult_t (*capturing)(int device, cinchStream_t stream, bool *is);
+
+    /* ---- graphs ---- */
+
+    /* What the stream is captured into: a number, of which no two captures have the same; 0: it is
+     * not captured. InvalidUsage: the capture has failed, or what is queued there would end one. */
+    cinchResult_t (*capture)(cinchStream_t stream, uint64_t *capture);
+
+    /* Puts the gate on a captured stream; and opens it for the launch that waits there. */
+    cinchResult_t (*gate_put)(cinchStream_t stream, cinch_gate *gate);
+    void (*gate_open)(cinch_gate *gate);
+
+    /* An event of the stream's device, captured or not; and as `record` and `wait`, but on a
+     * captured stream whenever a launch comes there, seen also from outside of the graph. */
+    cinchResult_t (*event_open_by)(cinchStream_t stream, cinch_event **event);
+    cinchResult_t (*record_outside)(cinch_event *event, cinchStream_t stream);
+    cinchResult_t (*wait_outside)(cinchStream_t stream, cinch_event *event);
 } cinch_device_work;
 
 typedef struct cinch_device_ops {

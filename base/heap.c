@@ -15,11 +15,13 @@
 typedef struct piece {
     struct piece *next;
     size_t offset, bytes;
+    uint64_t number;
 } piece;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static cinch_heap the_heap = {NULL, 0, -1};
 static piece *pieces; /* what is allocated */
+static uint64_t numbers, releases;
 
 /* A child shares its parent's pages: it leaves them alone and begins anew. */
 static void forget_in_child(void) {
@@ -86,7 +88,7 @@ static cinchResult_t take(void **ptr, size_t bytes) {
     if (!fresh)
         return cinch_fail(cinchSystemError, "no room for %zu bytes in the heap of %zu", bytes,
                           the_heap.bytes);
-    *fresh = (piece){*at, offset, bytes};
+    *fresh = (piece){*at, offset, bytes, numbers++};
     *at = fresh;
     *ptr = the_heap.data + offset;
     return cinchSuccess;
@@ -108,6 +110,7 @@ cinchResult_t cinch_heap_release(void *ptr) {
     piece *gone = *at;
     if (gone) {
         *at = gone->next;
+        __atomic_fetch_add(&releases, 1, __ATOMIC_RELEASE);
         /* Gives the memory back, and makes it zero for the next owner. */
         fallocate(the_heap.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gone->offset,
                   (off_t)gone->bytes);
@@ -127,4 +130,25 @@ bool cinch_heap_offset(const void *ptr, size_t bytes, size_t *offset) {
     *offset = at;
     return data && (const unsigned char *)ptr >= data && at <= the_heap.bytes &&
            bytes <= the_heap.bytes - at;
+}
+
+bool cinch_heap_find(const void *ptr, size_t bytes, void **begin, size_t *length,
+                     uint64_t *number) {
+    size_t offset;
+    bool found = false;
+    if (!cinch_heap_offset(ptr, bytes, &offset)) return false;
+    pthread_mutex_lock(&lock);
+    for (const piece *p = pieces; p && p->offset <= offset && !found; p = p->next) {
+        if (offset - p->offset > p->bytes || bytes > p->bytes - (offset - p->offset)) continue;
+        *begin = the_heap.data + p->offset;
+        *length = p->bytes;
+        *number = p->number;
+        found = true;
+    }
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+uint64_t cinch_heap_releases(void) {
+    return __atomic_load_n(&releases, __ATOMIC_ACQUIRE);
 }

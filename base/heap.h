@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -25,5 +26,11 @@ cinchResult_t cinch_heap_release(void *ptr);
 
 /* Whether [ptr, ptr+bytes) lies inside the heap, and where. */
 bool cinch_heap_offset(const void *ptr, size_t bytes, size_t *offset);
+
+/* The allocation that [ptr, ptr+bytes) lies in, and its number, which no other allocation of this
+ * process ever has; false: it lies in none. What was found is good as long as releases, the number
+ * of allocations given back so far, stays the same. Any thread. */
+bool cinch_heap_find(const void *ptr, size_t bytes, void **begin, size_t *length, uint64_t *number);
+uint64_t cinch_heap_releases(void);
 
 #endif

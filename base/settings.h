@@ -43,7 +43,7 @@
       "what a compressed NaN or Inf does: reach every rank as NaN, or fail the call")              \
     X(TEXT, algo, "ALGO", "auto", 1, NULL, "auto, or an algorithm for every call, or op:name,...") \
     X(TEXT, transport, "TRANSPORT", "auto", 1, NULL,                                               \
-      "auto, or a list out of shm,tcp; ^ before the list excludes")                                \
+      "auto, or a list out of shm,verbs,ucx,tcp,nccl; ^ before the list excludes")                 \
     X(SIZE, chunk, "CHUNK", "0", 1, NULL,                                                          \
       "bytes of a pipelined piece; 0: chosen by algorithm and size")                               \
     X(COUNT, trees, "TREES", "0", 1, NULL,                                                         \
@@ -74,6 +74,21 @@
       "network interfaces to use, by prefix; = before: exact; ^ before: not these")                \
     X(CHOICE, socket_family, "SOCKET_FAMILY", "any", 0, "any|AF_INET|AF_INET6",                    \
       "address family of sockets between hosts; NCCL_SOCKET_FAMILY is read too")                   \
+    X(FLAG, ib_disable, "IB_DISABLE", "0", 0, "NCCL_IB_DISABLE", "1 leaves verbs aside")           \
+    X(TEXT, ib_hca, "IB_HCA", "", 0, "NCCL_IB_HCA",                                                \
+      "ports of InfiniBand and RoCE devices, NAME or NAME:PORT by prefix, in order; = before the " \
+      "list: exact; ^ before it: not these")                                                       \
+    X(TEXT, ib_gid_index, "IB_GID_INDEX", "-1", 0, "NCCL_IB_GID_INDEX",                            \
+      "which address of the port's table; -1: the best one")                                       \
+    X(COUNT, ib_roce_version_num, "IB_ROCE_VERSION_NUM", "2", 0, "NCCL_IB_ROCE_VERSION_NUM",       \
+      "the version of RoCE whose addresses are the best")                                          \
+    X(COUNT, ib_timeout, "IB_TIMEOUT", "17", 0, "NCCL_IB_TIMEOUT",                                 \
+      "a message over verbs is sent again after 4.096 us times 2 to this power, at most 31")       \
+    X(COUNT, ib_retry_cnt, "IB_RETRY_CNT", "6", 0, "NCCL_IB_RETRY_CNT",                            \
+      "so often, at most 7, which some devices take for ever; then the peer is lost")              \
+    X(COUNT, ib_pkey, "IB_PKEY", "0", 0, "NCCL_IB_PKEY", "the index of the partition key")         \
+    X(COUNT, ib_sl, "IB_SL", "0", 0, "NCCL_IB_SL", "the service level of messages over verbs")     \
+    X(COUNT, ib_tc, "IB_TC", "0", 0, "NCCL_IB_TC", "the traffic class of messages over RoCE")      \
     X(COUNT, init_timeout_ms, "INIT_TIMEOUT_MS", "600000", 0, NULL,                                \
       "a rendezvous that stays incomplete so long fails on every rank")                            \
     X(COUNT, timeout_ms, "TIMEOUT_MS", "1800000", 0, NULL,                                         \

@@ -12,9 +12,12 @@
 #include "base/device.h"
 #include "base/log.h"
 #include "coll/engine.h"
+#include "coll/gpu_peer.h"
+#include "coll/graph.h"
 #include "coll/group.h"
 #include "coll/inforce.h"
 #include "coll/introspect.h"
+#include "coll/nccl/inner.h"
 
 cinchResult_t cinch_comm_known(const struct cinchComm *comm) {
     bool aligned = (uintptr_t)comm % _Alignof(struct cinchComm) == 0;
@@ -114,6 +117,7 @@ cinchResult_t cinch_comm_drain(struct cinchComm *comm) {
     if (cinch_group_holds(comm))
         return cinch_fail(cinchInvalidUsage,
                           "the communicator has calls in a group that has not ended");
+    cinch_graph_settle(comm);
     cinch_comm_await_turn(comm, atomic_load_explicit(&comm->issued, memory_order_relaxed));
     return cinchSuccess;
 }
@@ -186,7 +190,10 @@ cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm
 }
 
 void cinch_comm_release(struct cinchComm *comm) {
+    cinch_graph_leave(comm);
+    cinch_inner_close(comm);
     if (comm->worker) cinch_device_host.stream_destroy(comm->worker);
+    cinch_gpu_peers_leave(comm);
     if (comm->net) cinch_net_close(comm->net);
     cinch_rendezvous_leave(comm->meeting);
     cinch_op_forget(comm);

@@ -88,14 +88,24 @@ struct cinchComm {
     pthread_mutex_t why_lock;
     char why[CINCH_ERROR_TEXT];
 
+    struct cinch_graphs *graphs; /* calls in a device's graphs; NULL: there was none */
+    _Atomic int unnumbered;      /* operations that get their number only when they begin */
+
     struct cinch_kept *kept; /* schedules, built when first needed */
     cinch_atlas *atlas;      /* the machine's graph; NULL: nobody asked */
     uint32_t *p2p_count;     /* [2 * nranks] messages sent to and received from each, or NULL */
 
     /* Scratch of the operation whose turn it is. */
     cinch_scratch data, messages, pointers, peers, scaled, sample;
-    struct cinch_gpu_comm *gpu; /* and on a device, from the first operation there on */
-    int gpu_device;             /* 1 + that of the calls so far, 0: there was none */
+    struct cinch_gpu_comm *gpu;        /* and on a device, from the first operation there on */
+    int gpu_device;                    /* 1 + that of the calls so far, 0: there was none */
+    struct cinch_gpu_peers *gpu_peers; /* whose memory there can be read; NULL: nobody's */
+
+    /* Calls on device memory by the real NCCL (coll/nccl/inner.h). */
+    bool may_nccl; /* every rank could try */
+    enum { CINCH_INNER_UNKNOWN, CINCH_INNER_NONE, CINCH_INNER_MADE } inner_state;
+    _Atomic(struct cinch_inner *) inner;
+    _Atomic int inner_calls; /* that threads are in */
 
     cinch_redop redop[CINCH_MOST_REDOPS];
     cinch_tag *tags;

@@ -244,14 +244,18 @@ uint64_t cinch_op_tag(const cinch_op *op, size_t round, unsigned mark) {
 }
 
 cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer) {
+    int before = 0, after = 0; /* a link's progress may move others' messages too */
+    for (int q = 0; q < comm->nranks; q++)
+        if (comm->net->link[q]) before += comm->net->link[q]->pending;
     for (int q = 0; q < comm->nranks; q++) {
         cinch_link *link = comm->net->link[q];
         if (!link || link->pending <= 0) continue;
-        int before = link->pending;
         CINCH_TRY(link->ops->progress(link));
-        *some |= link->pending != before;
         if (link->pending > 0) *peer = q;
     }
+    for (int q = 0; q < comm->nranks; q++)
+        if (comm->net->link[q]) after += comm->net->link[q]->pending;
+    *some |= after != before;
     return cinchSuccess;
 }
 

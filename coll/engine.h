@@ -48,7 +48,8 @@ typedef struct cinch_p2p {
     int peer;
     bool receives;
     bool on_device;
-    bool done; /* of a message to itself */
+    bool done;            /* of a message to itself */
+    cinchStream_t stream; /* of its call */
     cinch_msg msg;
 } cinch_p2p;
 
@@ -56,6 +57,7 @@ typedef struct cinch_op {
     cinch_called call;
     cinch_p2p *p2p;  /* CINCH_SENDRECV: the messages of a group, in the order of their calls */
     uint64_t number; /* in the communicator's order */
+    bool late;       /* that is not known so far: see coll/graph.h */
     struct cinch_op *next;
 
     /* how it stands */
@@ -131,6 +133,9 @@ static inline const cinch_codec *cinch_codec_in_force(const struct cinchComm *co
  * was measured, else by the guesses that rank algorithms; NaN where neither says anything. */
 double cinch_op_predict(const struct cinchComm *comm, cinch_collective collective, size_t bytes,
                         bool encoded);
+
+/* What the call's error feedback belongs to. */
+cinch_ef_key cinch_op_key(const cinch_op *op);
 
 /* Frees what was kept for the communicator's operations. */
 void cinch_op_forget(struct cinchComm *comm);

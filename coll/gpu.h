@@ -5,12 +5,14 @@
  * Items are queued on one stream, `compute`, in the schedule's order. What is sent is copied out on
  * `down` when compute has come there, and goes to its link when that copy is over; what came is
  * copied in on `up` when compute has come to where the receive was posted, and compute waits for
- * that copy where an item needs the message. Nothing here blocks but what says so. */
+ * that copy where an item needs the message. Between some ranks messages do without the host:
+ * coll/gpu_peer.h. Nothing here blocks but what says so. */
 #ifndef CINCH_COLL_GPU_H_
 #define CINCH_COLL_GPU_H_
 
 #include "base/device.h"
 #include "coll/engine.h"
+#include "coll/gpu_peer.h"
 #include "compress/gpu.h"
 
 /* A message under way, between the device and its link. */
@@ -20,6 +22,13 @@ typedef struct cinch_gpu_way {
     cinch_link *link;
     unsigned char *place; /* in the device's memory; NULL: the message is in the host's */
     unsigned char *bounce;
+    size_t bytes;         /* of the message, whatever the link carries; a receive: the room */
+    bool direct;          /* the link carries a note in its place */
+    bool pending;         /* which the receiver has not copied yet, or not said so */
+    unsigned char *stage; /* a send: where it is put for another process, else NULL */
+    const void *from;     /* a receive: where the message is copied from */
+    uint64_t number;      /* a send: so manieth to that peer */
+    cinch_gpu_note note;
     size_t *length;           /* where the length of what came is noted, or NULL */
     const cinch_event *after; /* compute has come to where it was posted; NULL: at once */
     cinch_event *mark, *moved;
@@ -42,6 +51,7 @@ typedef struct cinch_gpu_room {
 typedef struct cinch_gpu_mail {
     unsigned char scalar[8];
     cinch_gpu_counts counts;
+    uint64_t probe[2];
 } cinch_gpu_mail;
 
 enum { CINCH_GPU_STREAMS = 3, CINCH_GPU_PIECE = 1 << 20 };
@@ -66,11 +76,15 @@ typedef struct cinch_gpu_comm {
     /* of the operation that runs */
     cinch_gpu_way *way;
     size_t ways;
-    cinch_gpu_way *sends, **sends_end, *receives;
-    const cinch_event *at; /* where compute is, if nothing was queued since */
-    bool queued;           /* anything on compute at all */
-    bool sent_there;       /* down has waited for what is queued on compute so far */
-    bool watching;         /* an event is waited for */
+    cinch_gpu_way *sends, **sends_end, *receives, **receives_end;
+    cinch_gpu_way *unseen, **unseen_end; /* sent as notes, not known to be copied */
+    cinch_gpu_way *owed, **owed_end;     /* being copied; their senders wait for that */
+    bool planned;                        /* there is memory for messages */
+    bool polling;                        /* a peer's card is waited for */
+    const cinch_event *at;               /* where compute is, if nothing was queued since */
+    bool queued;                         /* anything on compute at all */
+    bool sent_there;                     /* down has waited for what is queued on compute so far */
+    bool watching;                       /* an event is waited for */
     bool ending;
     size_t *offset; /* [offsets] of a message's place in a round's bounce memory */
     size_t offsets;
@@ -134,7 +148,8 @@ size_t cinch_gpu_state_bytes(const cinch_op *op, int codec, size_t count);
 /* Residuals on the device, and what codecs see of the input before its first segment. */
 cinchResult_t cinch_gpu_prepare_codecs(cinch_op *op, size_t input);
 
-/* When all else is planned: memory for messages. */
+/* When all else is planned: memory for messages, as soon as it is known how they go: then
+ * gpu->planned is set, else it is to be called again. */
 cinchResult_t cinch_gpu_begin(cinch_op *op);
 
 /* ---- running (gpu_engine.c, gpu_items.c) ---- */

@@ -59,6 +59,8 @@ cinchResult_t cinch_gpu_find(cinch_called *call) {
                           "%s is pageable host memory and the other buffer is device memory: both "
                           "on the device, or with it pinned host memory, is accepted",
                           f.pageable);
+    /* Whom it pairs with may have device memory, and so go by NCCL. */
+    if (pair && f.pinned && call->comm->inner_state == CINCH_INNER_MADE) f.device = f.pinned;
     const cinch_device_ops *ops = f.device ? f.device : f.pinned;
     if (ops && !call->stream) call->stream = LEGACY_STREAM;
     if (f.device && cinch_device_of_stream(call->stream) != f.device)

@@ -54,6 +54,7 @@ static cinchResult_t make(struct cinchComm *comm, const cinch_device_ops *on, in
 cinchResult_t cinch_gpu_make(struct cinchComm *comm, const cinch_device_ops *on, int device) {
     cinchResult_t result = comm->gpu ? cinchSuccess : make(comm, on, device);
     if (result == cinchSuccess) result = cinch_gpu_warm(comm);
+    if (result == cinchSuccess) cinch_gpu_peers_show(comm);
     /* The other ranks wait for this call. */
     return result == cinchSuccess ? result : cinch_comm_fail(comm, result);
 }
@@ -61,9 +62,13 @@ cinchResult_t cinch_gpu_make(struct cinchComm *comm, const cinch_device_ops *on,
 void cinch_gpu_open(cinch_op *op) {
     cinch_gpu_comm *g = op->call.comm->gpu;
     op->gpu = g;
-    g->ending = g->watching = g->queued = g->sent_there = false;
+    g->ending = g->watching = g->queued = g->sent_there = g->planned = g->polling = false;
     g->at = NULL;
-    g->receives = g->sends = NULL;
+    g->receives = g->sends = g->unseen = g->owed = NULL;
+    g->receives_end = &g->receives;
+    g->sends_end = &g->sends;
+    g->unseen_end = &g->unseen;
+    g->owed_end = &g->owed;
     g->sender = g->owner = NULL;
 }
 
@@ -194,5 +199,8 @@ cinchResult_t cinch_gpu_store(cinch_gpu_comm *g, void *to, const void *from, siz
 
 void cinch_gpu_stop(cinch_op *op) {
     uint64_t until = cinch_now_ns() + STOP_NS; /* a device that is stuck is not waited for */
-    for (int i = 0; op->gpu && i < CINCH_GPU_STREAMS; i++) (void)await(op->gpu, i, until);
+    bool done = true;
+    for (int i = 0; op->gpu && i < CINCH_GPU_STREAMS; i++)
+        done &= await(op->gpu, i, until) == cinchSuccess;
+    if (op->gpu) cinch_gpu_peer_stop(op, done);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine on a device: queues a schedule's items in order, and lets messages move between
  * pinned memory and links meanwhile. */
+#include <string.h>
+
 #include "coll/gpu.h"
 
 enum { SEND_NOW = 8192 }; /* bytes, as in coll/engine.c */
@@ -18,22 +20,24 @@ static cinchResult_t mark(cinch_gpu_comm *g, cinch_event *spare, const cinch_eve
     return cinchSuccess;
 }
 
-/* Copies a message out when compute has come here. */
+/* Copies a message out when compute has come here; or notes that it has, where the receiver copies
+ * it from its place. */
 static cinchResult_t copy_out(cinch_gpu_comm *g, cinch_gpu_way *way) {
+    void *to = way->direct ? way->stage : way->bounce;
+    if (!to) return g->work->record(way->moved, cinch_gpu_compute(g));
     if (g->queued && !g->sent_there) {
         CINCH_TRY(g->work->record(g->sent, cinch_gpu_compute(g)));
         CINCH_TRY(g->work->wait(cinch_gpu_down(g), g->sent));
         g->sent_there = true;
     }
-    CINCH_TRY(
-        g->work->copy(g->device, cinch_gpu_down(g), way->bounce, way->place, way->msg->bytes));
+    CINCH_TRY(g->work->copy(g->device, cinch_gpu_down(g), to, way->place, way->bytes));
     return g->work->record(way->moved, cinch_gpu_down(g));
 }
 
 /* Copies in what came, when compute has come to where it was posted. */
 static cinchResult_t copy_in(cinch_gpu_comm *g, cinch_gpu_way *way) {
     if (way->after) CINCH_TRY(g->work->wait(cinch_gpu_up(g), (cinch_event *)way->after));
-    CINCH_TRY(g->work->copy(g->device, cinch_gpu_up(g), way->place, way->bounce, way->msg->bytes));
+    CINCH_TRY(g->work->copy(g->device, cinch_gpu_up(g), way->place, way->from, way->bytes));
     return g->work->record(way->moved, cinch_gpu_up(g));
 }
 
@@ -50,13 +54,15 @@ static void post_send(cinch_gpu_comm *g, cinch_gpu_way *way) {
 static void post_receive(cinch_gpu_comm *g, cinch_gpu_way *way) {
     way->state = CINCH_WAY_OPEN;
     way->receives = true;
-    way->next = g->receives;
-    g->receives = way;
+    way->next = NULL;
+    *g->receives_end = way;
+    g->receives_end = &way->next;
     way->link->ops->recv(way->link, way->msg);
 }
 
 /* What was copied out goes to its link, in order. */
-static cinchResult_t pass_sends(cinch_gpu_comm *g, bool *moved) {
+static cinchResult_t pass_sends(cinch_op *op, bool *moved) {
+    cinch_gpu_comm *g = op->gpu;
     while (g->sends) {
         cinch_gpu_way *way = g->sends;
         cinchResult_t state = way->place ? g->work->passed(way->moved) : cinchSuccess;
@@ -68,6 +74,10 @@ static cinchResult_t pass_sends(cinch_gpu_comm *g, bool *moved) {
         g->sends = way->next;
         if (!g->sends) g->sends_end = &g->sends;
         way->link->ops->send(way->link, way->msg);
+        if (way->direct)
+            cinch_gpu_peer_sent(op, way);
+        else if (way->place && op->call.comm->gpu_peers && way->bytes > sizeof way->note)
+            op->call.comm->gpu_peers->link_bytes += way->bytes;
         /* The wire works meanwhile. A failure is kept by the link and met again. */
         if (way->msg->bytes >= SEND_NOW) (void)way->link->ops->progress(way->link);
         *moved = true;
@@ -75,8 +85,34 @@ static cinchResult_t pass_sends(cinch_gpu_comm *g, bool *moved) {
     return cinchSuccess;
 }
 
-/* What came is copied to its place. */
-static cinchResult_t take_receives(cinch_gpu_comm *g, bool *moved) {
+/* A message of a pair may come as a note where this rank can follow it. */
+static cinchResult_t take(cinch_op *op, cinch_gpu_way *way) {
+    cinch_gpu_comm *g = op->gpu;
+    cinch_gpu_note note = way->note;
+    const cinch_msg *msg = way->msg;
+    if (!way->direct && !msg->exact && !way->length && msg->bytes != way->bytes) {
+        if (msg->bytes != sizeof note)
+            return cinch_fail(cinchRemoteError, "rank %d sends %zu bytes where %zu are received",
+                              way->link->peer, msg->bytes, way->bytes);
+        memcpy(&note, msg->data, sizeof note);
+        if (!way->place) way->place = msg->data;
+        way->direct = true;
+    }
+    way->from = way->bounce;
+    if (way->direct)
+        CINCH_TRY(cinch_gpu_peer_take(op, way, &note));
+    else
+        way->bytes = msg->bytes;
+    if (way->length) *way->length = way->bytes;
+    way->state = way->place ? CINCH_WAY_COPIED : CINCH_WAY_NONE;
+    if (way->place) CINCH_TRY(copy_in(g, way));
+    if (way->direct) cinch_gpu_peer_taken(op, way);
+    return cinchSuccess;
+}
+
+/* What came is copied to its place, in the order in which it was posted. */
+static cinchResult_t take_receives(cinch_op *op, bool *moved) {
+    cinch_gpu_comm *g = op->gpu;
     for (cinch_gpu_way **at = &g->receives; *at;) {
         cinch_gpu_way *way = *at;
         if (!way->msg->done) {
@@ -84,12 +120,16 @@ static cinchResult_t take_receives(cinch_gpu_comm *g, bool *moved) {
             continue;
         }
         *at = way->next;
-        if (way->length) *way->length = way->msg->bytes;
-        way->state = way->place ? CINCH_WAY_COPIED : CINCH_WAY_NONE;
-        if (way->place) CINCH_TRY(copy_in(g, way));
+        if (!way->next) g->receives_end = at;
+        CINCH_TRY(take(op, way));
         *moved = true;
     }
     return cinchSuccess;
+}
+
+/* Both ends see the same: what is longer than a note goes by one where the pair can. */
+static bool goes_by_note(const cinch_op *op, const cinch_item *item, size_t room) {
+    return room > sizeof(cinch_gpu_note) && cinch_gpu_direct(op->call.comm, item->peer);
 }
 
 static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t round) {
@@ -106,13 +146,19 @@ static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t 
     way->link = op->call.comm->net->link[item->peer];
     way->length = wire && receives ? wire_length : NULL;
     way->state = CINCH_WAY_NONE;
+    way->direct = way->pending = false;
+    way->bytes = !wire ? length * op->esize : receives ? op->wire_bytes : *wire_length;
     *msg = (cinch_msg){.data = way->bounce,
-                       .bytes = !wire      ? length * op->esize
-                                : receives ? op->wire_bytes
-                                           : *wire_length,
+                       .bytes = way->bytes,
                        .tag = cinch_op_tag(op, round, item->mark),
                        .exact = !wire,
                        .done = !length}; /* both sides know: nothing is sent */
+    if (length && goes_by_note(op, item, wire ? op->wire_bytes : way->bytes)) {
+        way->direct = true;
+        msg->data = &way->note;
+        msg->bytes = sizeof way->note;
+        msg->exact = true;
+    }
     if (!length) {
         if (way->length) *way->length = 0;
         return cinchSuccess;
@@ -121,6 +167,7 @@ static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t 
         CINCH_TRY(mark(g, way->mark, &way->after));
         post_receive(g, way);
     } else {
+        if (way->direct) cinch_gpu_peer_aim(op, way);
         CINCH_TRY(copy_out(g, way));
         post_send(g, way);
     }
@@ -134,10 +181,18 @@ cinchResult_t cinch_gpu_start_pair(cinch_op *op, cinch_p2p *p, cinch_gpu_way *wa
     way->link = op->call.comm->net->link[p->peer];
     way->length = NULL;
     way->after = NULL; /* no operation of the group may touch what another receives */
+    way->bytes = p->bytes;
+    way->direct = way->pending = false;
     if (p->on_device) p->msg.data = way->bounce;
     if (p->receives) {
+        p->msg.exact = !cinch_gpu_may_note(op->call.comm, p->peer, p->bytes);
         post_receive(g, way);
         return cinchSuccess;
+    }
+    if (p->on_device && p->bytes > sizeof way->note && cinch_gpu_direct(op->call.comm, p->peer)) {
+        cinch_gpu_peer_aim(op, way);
+        p->msg.data = &way->note;
+        p->msg.bytes = sizeof way->note;
     }
     if (p->on_device) CINCH_TRY(copy_out(g, way));
     post_send(g, way);
@@ -146,8 +201,9 @@ cinchResult_t cinch_gpu_start_pair(cinch_op *op, cinch_p2p *p, cinch_gpu_way *wa
 
 /* ---- items ---- */
 
+/* A receive; or a send that its receiver copies from where it is. */
 static bool on_its_way(const cinch_gpu_way *way) {
-    return way->receives && way->state == CINCH_WAY_OPEN;
+    return way->receives ? way->state == CINCH_WAY_OPEN : way->pending && !way->stage;
 }
 
 /* Whether a round's memory for messages can be used anew. */
@@ -157,7 +213,7 @@ static cinchResult_t round_is_over(cinch_op *op, size_t round, bool *over) {
     *over = false;
     for (size_t i = first; i < first + nmsg; i++) {
         cinch_gpu_way *way = &g->way[i];
-        if (!op->msg[i].done || on_its_way(way)) return cinchSuccess;
+        if (!op->msg[i].done || on_its_way(way) || way->pending) return cinchSuccess;
         if (way->state != CINCH_WAY_COPIED) continue;
         cinchResult_t state = g->work->passed(way->moved);
         if (state == cinchInProgress) {
@@ -260,11 +316,18 @@ cinchResult_t cinch_gpu_progress(cinch_op *op, bool pairs, bool *moved) {
     cinch_gpu_comm *g = op->gpu;
     for (bool again = true; again;) {
         bool all = true;
-        again = g->watching = false;
-        CINCH_TRY(pass_sends(g, &again));
-        CINCH_TRY(take_receives(g, &again));
+        again = g->watching = g->polling = false;
+        if (!g->planned) CINCH_TRY(cinch_gpu_begin(op));
+        if (!g->planned) {
+            g->polling = true;
+            return cinchSuccess;
+        }
+        CINCH_TRY(cinch_gpu_peer_look(op, &again));
+        CINCH_TRY(pass_sends(op, &again));
+        CINCH_TRY(take_receives(op, &again));
         if (!pairs) CINCH_TRY(queue_items(op, &all, &again));
-        if (all && !g->sends && !g->receives && (pairs ? all_pairs_came(op) : all_came(op)))
+        if (all && !g->sends && !g->receives && !g->unseen && !g->owed &&
+            (pairs ? all_pairs_came(op) : all_came(op)))
             CINCH_TRY(finish(op, &again));
         *moved |= again;
         if (op->state == CINCH_OP_DONE) return cinchSuccess;

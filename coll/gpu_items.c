@@ -28,6 +28,54 @@ static cinchResult_t queue_reduce(cinch_op *op, const cinch_item *item, const ci
                                     item->nsrc, length, cinch_op_avg(op, item));
 }
 
+/* ---- codecs ---- */
+
+/* The terms of a sum, in the order of its sources. */
+static void list_terms(cinch_op *op, const cinch_item *item, size_t round) {
+    const cinch_ref *src = &op->schedule->refs[item->ref + item->ndst];
+    size_t length;
+    for (int i = 0; i < item->nsrc; i++, src++) {
+        void *data = cinch_op_place(op, src, round, &length);
+        bool wire = src->space == CINCH_WIRE;
+        op->gpu->term[i] = (cinch_gpu_term){
+            .wire = wire ? data : NULL,
+            .plain = wire ? NULL : data,
+            .bytes = wire ? op->wire_length[wire_slot(op, src, round)] : 0,
+        };
+    }
+}
+
+/* Whether the item reads what is in that slot of such memory. */
+static bool reads(const cinch_schedule *s, const cinch_item *item, const cinch_ref *of) {
+    const cinch_ref *src = &s->refs[item->ref + item->ndst];
+    for (int i = 0; i < item->nsrc; i++)
+        if (src[i].space == of->space && src[i].slot == of->slot) return true;
+    return false;
+}
+
+/* Whether the sum is an owner's, which the next item encodes and nobody else reads, into memory
+ * that is no term: then that does both in one pass. */
+static bool encoded_next(const cinch_op *op, const cinch_item *sum) {
+    const cinch_schedule *s = op->schedule;
+    const cinch_item *encode = sum + 1;
+    if (encode == s->item + s->nitems || sum->op != CINCH_DO_SUM || encode->op != CINCH_DO_ENCODE ||
+        !(encode->flags & CINCH_OWNER) || encode->lag != sum->lag ||
+        cinch_item_codec(encode) != cinch_item_codec(sum) || sum->nsrc > CINCH_GPU_FUSED_TERMS ||
+        !op->gpu->kernels->fuses(cinch_codec_in_force(op->call.comm, cinch_item_codec(sum))))
+        return false;
+    const cinch_ref *box = &s->refs[sum->ref], *src = &s->refs[encode->ref + 1];
+    if (box->space != CINCH_BOX || src->space != CINCH_BOX || src->slot != box->slot ||
+        reads(s, sum, &s->refs[encode->ref]))
+        return false;
+    for (const cinch_item *item = s->item; item < s->item + s->nitems; item++)
+        if (item != encode && reads(s, item, box)) return false;
+    return true;
+}
+
+static cinchDataType_t plain_type(const cinch_op *op, const cinch_item *sum) {
+    return sum->flags & CINCH_WIDE ? cinchFloat32 : op->call.dtype;
+}
+
 static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const cinch_ref *ref,
                                   size_t round) {
     cinch_gpu_comm *g = op->gpu;
@@ -52,6 +100,13 @@ static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const ci
     op->wire_length[wire_slot(op, &ref[0], round)] =
         length ? g->kernels->wire_bytes(codec, length) : 0;
     if (!length) return cinchSuccess;
+    if (item > op->schedule->item && encoded_next(op, item - 1)) {
+        const cinch_item *sum = item - 1;
+        list_terms(op, sum, round);
+        return g->kernels->sum_encode(&where, codec, &site, g->term, sum->nsrc, plain_type(op, sum),
+                                      residual, length, cinch_op_avg(op, sum), wire, op->call.dtype,
+                                      NULL, g->counts);
+    }
     if (ref[1].space != CINCH_IN && g->kernels->state_bytes(codec, length)) {
         /* A share is all that it sees of the sum. */
         CINCH_TRY(
@@ -67,18 +122,10 @@ static cinchResult_t queue_sum(cinch_op *op, const cinch_item *item, const cinch
     cinch_gpu_comm *g = op->gpu;
     const cinch_gpu_where where = {.stream = cinch_gpu_compute(g)};
     size_t length;
-    for (int i = 0; i < item->nsrc; i++) {
-        const cinch_ref *src = &ref[1 + i];
-        void *data = cinch_op_place(op, src, round, &length);
-        bool wire = src->space == CINCH_WIRE;
-        g->term[i] = (cinch_gpu_term){
-            .wire = wire ? data : NULL,
-            .plain = wire ? NULL : data,
-            .bytes = wire ? op->wire_length[wire_slot(op, src, round)] : 0,
-        };
-    }
+    if (encoded_next(op, item)) return cinchSuccess;
+    list_terms(op, item, round);
     void *dst = cinch_op_place(op, &ref[0], round, &length);
-    cinchDataType_t from = item->flags & CINCH_WIDE ? cinchFloat32 : op->call.dtype;
+    cinchDataType_t from = plain_type(op, item);
     cinchDataType_t to = ref[0].space == CINCH_BOX ? cinchFloat32 : op->call.dtype;
     if (!length) return cinchSuccess;
     return g->kernels->sum(&where, cinch_codec_in_force(op->call.comm, cinch_item_codec(item)),

@@ -150,7 +150,9 @@ static cinchResult_t need_ways(cinch_gpu_comm *g, size_t count) {
     return cinchSuccess;
 }
 
-static cinchResult_t need_offsets(cinch_gpu_comm *g, size_t count) {
+/* For each message of a round a place in the memory for messages, and one in the stage. */
+static cinchResult_t need_offsets(cinch_gpu_comm *g, size_t messages) {
+    size_t count = 2 * messages;
     if (count <= g->offsets) return cinchSuccess;
     size_t *offset = realloc(g->offset, count * sizeof *offset);
     if (!offset) return cinch_fail(cinchSystemError, "out of memory for %zu messages", count);
@@ -166,40 +168,79 @@ static size_t room_of(const cinch_op *op, const cinch_ref *ref) {
     return padded(parts * cinch_cut_part_max(&op->cut) * op->esize);
 }
 
-cinchResult_t cinch_gpu_begin(cinch_op *op) {
+/* Where a message goes by a note, short ones are still the link's. */
+static size_t bounce_of(const cinch_op *op, const cinch_item *item) {
+    size_t room = room_of(op, &op->schedule->refs[item->ref]);
+    size_t most = padded(sizeof(cinch_gpu_note));
+    return cinch_gpu_direct(op->call.comm, item->peer) && room > most ? most : room;
+}
+
+static bool is_staged(const struct cinchComm *comm, int q) {
+    return cinch_gpu_direct(comm, q) && !comm->gpu_peers->peer[q].here;
+}
+
+enum { UNSTAGED = 1 }; /* no place that is aligned */
+
+static cinchResult_t place_messages(cinch_op *op) {
     cinch_gpu_comm *g = op->gpu;
     const cinch_schedule *s = op->schedule;
-    size_t live = s->depth < op->cut.rounds ? s->depth : op->cut.rounds, used = 0;
+    size_t live = s->depth < op->cut.rounds ? s->depth : op->cut.rounds, used = 0, staged = 0;
+    unsigned char *stage;
     CINCH_TRY(need_offsets(g, s->nmsg));
     CINCH_TRY(need_ways(g, (size_t)s->depth * s->nmsg));
     for (int i = 0; i < s->nitems; i++) {
-        if (s->item[i].msg == CINCH_NO_MSG) continue;
-        g->offset[s->item[i].msg] = used;
-        used += room_of(op, &s->refs[s->item[i].ref]);
+        const cinch_item *item = &s->item[i];
+        if (item->msg == CINCH_NO_MSG) continue;
+        bool stages = item->op == CINCH_DO_SEND && is_staged(op->call.comm, item->peer);
+        g->offset[item->msg] = used;
+        g->offset[s->nmsg + item->msg] = stages ? staged : UNSTAGED;
+        used += bounce_of(op, item);
+        if (stages) staged += room_of(op, &s->refs[item->ref]);
     }
     CINCH_TRY(cinch_gpu_reserve(g, &g->bounce, live * used + 64));
-    for (size_t i = 0; i < live * s->nmsg; i++)
-        g->way[i].bounce =
-            (unsigned char *)g->bounce.data + i / s->nmsg * used + g->offset[i % s->nmsg];
-    g->sends_end = &g->sends;
+    CINCH_TRY(cinch_gpu_stage(op, live * staged, &stage));
+    for (size_t i = 0; i < live * s->nmsg; i++) {
+        size_t round = i / s->nmsg, at = g->offset[s->nmsg + i % s->nmsg];
+        g->way[i].bounce = (unsigned char *)g->bounce.data + round * used + g->offset[i % s->nmsg];
+        g->way[i].stage = at == UNSTAGED ? NULL : stage + round * staged + at;
+    }
     return cinchSuccess;
 }
 
+cinchResult_t cinch_gpu_begin(cinch_op *op) {
+    CINCH_TRY(cinch_gpu_peers_settle(op, &op->gpu->planned));
+    return op->gpu->planned ? place_messages(op) : cinchSuccess;
+}
+
+static bool pair_is_staged(const cinch_op *op, const cinch_p2p *p) {
+    return !p->done && !p->receives && p->on_device && p->bytes > sizeof(cinch_gpu_note) &&
+           is_staged(op->call.comm, p->peer);
+}
+
+/* The way of each message, and memory for it. What has been found out of peers by now counts: who
+ * sends decides for each message, and who receives sees which way it came. */
 cinchResult_t cinch_gpu_p2p_begin(cinch_op *op) {
     cinch_gpu_comm *g = op->gpu;
-    size_t count = 0, used = 0;
+    size_t count = 0, used = 0, staged = 0;
+    unsigned char *stage;
+    bool settled;
+    CINCH_TRY(cinch_gpu_peers_settle(op, &settled));
     for (const cinch_p2p *p = op->p2p; p; p = p->next) {
         count++;
         used += p->on_device ? padded(p->bytes) : 0;
+        staged += pair_is_staged(op, p) ? padded(p->bytes) : 0;
     }
     CINCH_TRY(need_ways(g, count));
     CINCH_TRY(cinch_gpu_reserve(g, &g->bounce, used + 64));
-    g->sends_end = &g->sends;
-    used = 0;
+    CINCH_TRY(cinch_gpu_stage(op, staged, &stage));
+    g->planned = true;
+    used = staged = 0;
     for (cinch_p2p *p = op->p2p; p; p = p->next) {
         cinch_gpu_way *way = &g->way[--count];
         way->bounce = (unsigned char *)g->bounce.data + used;
+        way->stage = pair_is_staged(op, p) ? stage + staged : NULL;
         used += p->on_device ? padded(p->bytes) : 0;
+        staged += way->stage ? padded(p->bytes) : 0;
         if (p->done) continue; /* to itself */
         CINCH_TRY(cinch_gpu_start_pair(op, p, way));
     }

@@ -51,6 +51,9 @@ static cinchResult_t warm_codec(void *arg) {
         CINCH_TRY(g->kernels->encode(&where, codec, &site, state, types[t], at(g, 1), residual,
                                      ELEMENTS, wire, counts));
         cinch_gpu_term term = {.wire = wire, .bytes = g->kernels->wire_bytes(codec, ELEMENTS)};
+        if (g->kernels->fuses(codec))
+            CINCH_TRY(g->kernels->sum_encode(&where, codec, &site, &term, 1, types[t], residual,
+                                             ELEMENTS, 0, at(g, 4), types[t], NULL, counts));
         for (int to = 0; to < 3; to++) /* sums between levels are float */
             CINCH_TRY(g->kernels->sum(&where, codec, &term, 1, types[t], types[to], at(g, 1),
                                       ELEMENTS, 0, counts));

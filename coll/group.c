@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "base/device.h"
+#include "coll/graph.h"
 #include "coll/making.h"
+#include "coll/nccl/inner.h"
 #include "compress/dtype.h"
 
 /* Operations in the order of their calls. */
@@ -59,7 +61,7 @@ static void free_op(cinch_op *op) {
     free(op);
 }
 
-static void free_ops(cinch_op *ops) {
+void cinch_group_free(cinch_op *ops) {
     while (ops) {
         cinch_op *next = ops->next;
         free_op(ops);
@@ -120,7 +122,7 @@ static cinchResult_t leave(joint *j) {
     bool last = --j->users == 0;
     pthread_mutex_unlock(&j->lock);
     if (last) {
-        free_ops(j->ops);
+        cinch_group_free(j->ops);
         pthread_cond_destroy(&j->changed);
         pthread_mutex_destroy(&j->lock);
         free(j);
@@ -140,6 +142,7 @@ static cinchResult_t run_joint(joint *j) {
         cinch_fail_quiet(j->refused, "%s", j->why);
     }
     pthread_mutex_unlock(&j->lock);
+    cinch_graph_number(j->ops);
     cinchResult_t result = cinch_engine_run(j->ops);
     pthread_mutex_lock(&j->lock);
     j->result = result;
@@ -203,8 +206,9 @@ static member *make_members(joint *j, const cinch_op *ops) {
 /* Every operation ends with this code when its turn comes: its number is taken. */
 static cinchResult_t refuse(cinch_op *ops, cinchResult_t code) {
     for (cinch_op *op = ops; op; op = op->next) op->result = code;
+    cinch_graph_number(ops);
     cinch_engine_run(ops);
-    free_ops(ops);
+    cinch_group_free(ops);
     return code;
 }
 
@@ -222,15 +226,17 @@ static cinchResult_t launch_on_streams(cinch_op *ops, bool wait) {
     }
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->changed, NULL);
-    j->users = j->expected + wait;
+    j->users = j->expected + 1; /* and the caller */
     j->ops = ops;
-    cinchResult_t queued = cinchSuccess;
     member *refused = NULL;
     pthread_mutex_lock(&order);
+    cinchResult_t ordered = cinch_graph_before(ops), queued = ordered;
     while (list) { /* the last one queued may free everything */
         member *next = (member *)(void *)list->job.next;
         cinchResult_t result =
-            cinch_device_of_stream(list->stream)->enqueue(list->stream, &list->job);
+            ordered != cinchSuccess
+                ? ordered
+                : cinch_device_of_stream(list->stream)->enqueue(list->stream, &list->job);
         if (result != cinchSuccess) {
             list->job.next = refused ? &refused->job : NULL;
             refused = list;
@@ -238,15 +244,17 @@ static cinchResult_t launch_on_streams(cinch_op *ops, bool wait) {
         }
         list = next;
     }
+    if (queued == cinchSuccess) queued = cinch_graph_after(ops);
     pthread_mutex_unlock(&order);
     while (refused) {
         member *next = (member *)(void *)refused->job.next;
         refuse_member(refused, queued);
         refused = next;
     }
-    if (!wait) return queued;
     pthread_mutex_lock(&j->lock);
-    return wait_done(j);
+    if (wait) return wait_done(j);
+    leave(j);
+    return queued;
 }
 
 /* What would wait runs on the worker of a non-blocking communicator. */
@@ -254,13 +262,22 @@ static bool is_patient(const cinch_called *call) {
     return call->stream || !call->comm->worker;
 }
 
-/* Frees the operations, at the latest when they are complete. */
-static cinchResult_t launch(cinch_op *ops) {
+/* What goes through the engine. */
+static cinchResult_t launch_own(cinch_op *ops) {
     bool streams = false, inline_too = false, patient = true;
+    uint64_t capture = 0;
     for (cinch_op *op = ops; op; op = op->next) {
         patient &= is_patient(&op->call);
         if (!op->call.stream) op->call.stream = op->call.comm->worker;
-        op->number = cinch_comm_issue(op->call.comm);
+    }
+    cinchResult_t refused = cinch_graph_of(ops, &capture);
+    if (refused != cinchSuccess) {
+        cinch_group_free(ops);
+        return refused;
+    }
+    if (capture) return cinch_graph_record(ops, capture);
+    for (cinch_op *op = ops; op; op = op->next) {
+        cinch_graph_place(ops, op);
         streams |= op->call.stream != NULL;
         inline_too |= op->call.stream == NULL;
     }
@@ -269,8 +286,14 @@ static cinchResult_t launch(cinch_op *ops) {
         return patient ? cinchSuccess : cinchInProgress;
     }
     cinchResult_t result = cinch_engine_run(ops);
-    free_ops(ops);
+    cinch_group_free(ops);
     return result;
+}
+
+/* Frees the operations, at the latest when they are complete. */
+static cinchResult_t launch(cinch_op *ops) {
+    cinchResult_t taken = cinch_inner_launch(&ops), own = ops ? launch_own(ops) : cinchSuccess;
+    return taken == cinchSuccess ? own : taken;
 }
 
 /* ---- queueing ---- */
@@ -283,10 +306,12 @@ static cinch_p2p pair_of(const cinch_called *call) {
         .peer = call->root,
         .receives = call->receives,
         .on_device = call->on != NULL,
+        .stream = call->stream,
     };
 }
 
 static cinchResult_t run_now(const cinch_called *call) {
+    cinch_graph_settle(call->comm);
     cinch_op op = {.call = *call, .number = cinch_comm_issue(call->comm)};
     cinch_p2p pair;
     if (call->collective == CINCH_SENDRECV) {
@@ -392,7 +417,7 @@ cinchResult_t cinchGroupEnd(void) {
     cinch_op *ops = take_group();
     group.spoilt = cinchSuccess;
     if (result == cinchSuccess) return ops ? launch(ops) : cinch_making_end(true);
-    free_ops(ops);
+    cinch_group_free(ops);
     cinch_making_end(false);
     return cinch_fail_quiet(result, "the group was not run: %s", group.why);
 }
@@ -426,7 +451,7 @@ cinchResult_t cinchGroupSimulateEnd(cinchSimInfo_t *simInfo) {
     group.spoilt = cinchSuccess;
     double us = 0;
     for (const cinch_op *op = ops; op; op = op->next) us += cost_of(op);
-    free_ops(ops);
+    cinch_group_free(ops);
     cinch_making_end(false);
     if (result != cinchSuccess) return cinch_fail_quiet(result, "%s", group.why);
     if (!simInfo) return cinchSuccess;

@@ -22,6 +22,9 @@ void cinch_group_spoil(cinchResult_t code);
  * that is NULL to its end; on a non-blocking communicator in its worker, with InProgress. */
 cinchResult_t cinch_group_submit(const cinch_called *call);
 
+/* Operations that were queued, with their messages. */
+void cinch_group_free(cinch_op *ops);
+
 /* Whether this thread's group has operations. */
 bool cinch_group_has_operations(void);
 

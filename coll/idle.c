@@ -39,7 +39,8 @@ static void sleep_on_links(cinch_op *list) {
     for (cinch_op *op = list; op; op = op->next) {
         if (op->state == CINCH_OP_DONE) continue;
         if (!my_turn(op) || op->blocked_flag) blind = true;
-        if (op->gpu && op->gpu->watching) blind = true; /* nothing wakes us for an event */
+        /* Nothing wakes us for an event, or for a card. */
+        if (op->gpu && (op->gpu->watching || op->gpu->polling)) blind = true;
         const struct cinchComm *comm = op->call.comm;
         for (int q = 0; q < comm->nranks && my_turn(op); q++) {
             cinch_link *link = comm->net ? comm->net->link[q] : NULL;

@@ -36,8 +36,11 @@ static cinchResult_t check_init(cinchComm_t *comm, int nranks, int rank) {
 
 static cinchResult_t prepare(cinch_making *call, cinchComm_t *comm, int nranks,
                              const cinchUniqueId *id, int rank, const cinchConfig_t *config) {
-    *call = (cinch_making){.kind = CINCH_MAKE_INIT, .out = comm, .id = *id};
-    CINCH_TRY(cinch_comm_new(config, NULL, &call->refusal, &call->comm));
+    *call = (cinch_making){
+        .kind = CINCH_MAKE_INIT, .out = comm, .id = *id, .rank = rank, .nranks = nranks};
+    cinchResult_t result = cinch_comm_new(config, NULL, &call->refusal, &call->comm);
+    cinch_making_excuse(call, result);
+    CINCH_TRY(result);
     call->comm->nranks = nranks;
     call->comm->rank = rank;
     return cinchSuccess;

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coll/engine.h"
+#include "coll/nccl/inner.h"
 #include "compress/dtype.h"
 
 static double microseconds(const struct cinchComm *comm, uint64_t ticks) {
@@ -32,6 +33,7 @@ static void fill(const struct cinchComm *comm, cinchStats_t *s) {
                         .nonfinite = comm->nonfinite,
                         .ef_bytes = comm->ef.bytes,
                         .ef_dropped = comm->ef.dropped};
+    cinch_inner_count(comm, s);
 }
 
 cinchResult_t cinchCommGetStats(cinchComm_t comm, cinchStats_t *stats) {

@@ -10,12 +10,15 @@
 #include "base/log.h"
 #include "coll/comm.h"
 #include "coll/engine.h"
+#include "coll/gpu_peer.h"
 #include "coll/inforce.h"
+#include "coll/nccl/inner.h"
 
 /* What a rank sees of the others' memory; the least that any rank sees is what is used. */
 typedef struct view {
     cpu_set_t cpus; /* on which it may run */
-    uint8_t windows, heaps, asked;
+    uint8_t windows, heaps, asked, nccl;
+    uint64_t card;                        /* see cinch_gpu_peers_offer */
     uint16_t first;                       /* the first rank of its host */
     uint64_t site;                        /* a hash of CINCH_SITEID */
     char site_name[48];                   /* as much of it as goes into a sentence */
@@ -90,16 +93,18 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *a
     cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
     int here = 0;
     CPU_ZERO(&cpus);
-    comm->one_host = comm->all_local = comm->heaps = true;
+    comm->one_host = comm->all_local = comm->heaps = comm->may_nccl = true;
     for (int q = 0; q < comm->nranks; q++) {
         comm->all_local &= all[q].windows;
         comm->heaps &= all[q].heaps;
+        comm->may_nccl &= all[q].nccl;
         comm->one_host &= comm->net->local[q] != 0;
         *asked |= all[q].asked;
         if (!comm->net->local[q]) continue;
         CPU_OR(&cpus, &cpus, &all[q].cpus);
         here++;
     }
+    for (int q = 0; q < comm->nranks; q++) cinch_gpu_peers_meet(comm, q, all[q].card);
     CINCH_TRY(check_sites(comm, all));
     if (!comm->one_host) CINCH_TRY(number_hosts(comm, all));
     if (!comm->one_host) CINCH_TRY(number_sites(comm, all));
@@ -114,7 +119,8 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     bool asked = false;
     view mine = {.windows = comm->net->shm != NULL,
                  .heaps = comm->net->shm != NULL,
-                 .asked = cinch_atlas_asked(comm)};
+                 .asked = cinch_atlas_asked(comm),
+                 .nccl = cinch_inner_possible(comm)};
     if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
         memset(&mine.cpus, 0xff, sizeof mine.cpus);
     while (!comm->net->local[mine.first]) mine.first++;
@@ -126,6 +132,7 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     }
     if (meets_by_address(comm))
         CINCH_TRY(cinch_rendezvous_stand_by(comm->meeting, &comm->settings, mine.address));
+    cinch_gpu_peers_offer(comm, &mine.card);
     view *all = malloc((size_t)comm->nranks * sizeof *all);
     if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
     cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
@@ -178,7 +185,8 @@ cinchResult_t cinch_comm_use_codec(struct cinchComm *comm, const cinch_codec *co
     cinch_choice_free(comm->choice);
     comm->choice = NULL;
     CINCH_TRY(cinch_choice_make(comm->tuned, codec, &comm->choice));
-    if (comm->worker) return cinchSuccess; /* the short way is one that waits */
+    /* The short way is one that waits, and that knows nothing of graphs. */
+    if (comm->worker || comm->graphs) return cinchSuccess;
     const char *wanted = comm->policy.algo[CINCH_ALLREDUCE];
     bool possible = !wanted[0] || strcmp(wanted, cinch_algo_oneshot.name) == 0;
     if (!possible || !comm->all_local || comm->nranks > 64 || comm->nranks < 2) return cinchSuccess;
@@ -201,6 +209,10 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
                              &comm->net));
     CINCH_TRY(agree_on_views(comm));
     comm->llc_bytes = cinch_cpu_llc_bytes();
+    if (comm->policy.auto_intra && comm->rank == 0 && comm->hosts > 1 && comm->nranks > comm->hosts)
+        cinch_warn("CINCH_CODEC_INTRA=auto compresses nothing inside the %d hosts of one "
+                   "communicator: name a codec for that",
+                   comm->hosts);
     if (comm->one_host && comm->rank == 0 && comm->policy.inter.vt && !comm->policy.intra.vt &&
         !comm->policy.auto_inter)
         cinch_warn("CINCH_CODEC%s=%s has nothing to compress: all %d ranks share one host "

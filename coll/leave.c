@@ -5,9 +5,11 @@
 
 #include "base/device.h"
 #include "base/log.h"
+#include "coll/graph.h"
 #include "coll/group.h"
 #include "coll/introspect.h"
 #include "coll/making.h"
+#include "coll/nccl/inner.h"
 
 typedef struct last_job {
     cinch_job job;
@@ -47,6 +49,7 @@ cinchResult_t cinchCommFinalize(cinchComm_t comm) {
 /* Until nothing of it runs any more. */
 static void settle(struct cinchComm *comm) {
     const struct timespec rest = {0, 50000};
+    cinch_graph_settle(comm);
     cinch_comm_await_turn(comm, atomic_load(&comm->issued));
     while (atomic_load(&comm->pending)) nanosleep(&rest, NULL);
     if (comm->worker) cinch_device_host.stream_synchronize(comm->worker);
@@ -69,6 +72,7 @@ cinchResult_t cinchCommAbort(cinchComm_t comm) {
     cinch_rendezvous *meeting = comm->meeting;
     if (meeting) cinch_rendezvous_abort(meeting, "it called cinchCommAbort");
     cinch_group_forget(comm);
+    cinch_inner_stop(comm);
     settle(comm);
     cinch_comm_release(comm);
     return cinchSuccess;
@@ -87,6 +91,7 @@ cinchResult_t cinchCommRevoke(cinchComm_t comm, int revokeFlags) {
 cinchResult_t cinchCommGetAsyncError(cinchComm_t comm, cinchResult_t *asyncError) {
     CINCH_TRY(cinch_comm_known(comm));
     if (!asyncError) return cinch_fail(cinchInvalidArgument, "asyncError is NULL");
+    cinch_inner_look(comm);
     *asyncError = (cinchResult_t)atomic_load(&comm->failed);
     if (*asyncError != cinchSuccess || !comm->worker) return cinchSuccess;
     if (atomic_load(&comm->joining) || atomic_load(&comm->pending))

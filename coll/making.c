@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "coll/graph.h"
 #include "coll/group.h"
 
 static _Thread_local struct {
@@ -25,6 +26,7 @@ static cinchStream_t worker_of(const cinch_making *m) {
 static void take_place(cinch_making *m) {
     if (!m->parent) return;
     atomic_fetch_add(&m->parent->pending, 1);
+    if (m->kind == CINCH_MAKE_SPLIT) cinch_graph_settle(m->parent);
     if (m->kind == CINCH_MAKE_SPLIT)
         m->number = cinch_comm_issue(m->parent);
     else
@@ -68,6 +70,12 @@ static cinchResult_t drop(const cinch_making *call, cinchResult_t result) {
     return cinch_making_refuse(result);
 }
 
+/* The other ranks wait for nobody whom the machine has failed; wrong arguments can be put right. */
+void cinch_making_excuse(const cinch_making *call, cinchResult_t result) {
+    if (call->kind == CINCH_MAKE_INIT && result == cinchSystemError)
+        cinch_rendezvous_excuse(&call->id, call->rank, call->nranks);
+}
+
 cinchResult_t cinch_making_refuse(cinchResult_t result) {
     if (result != cinchSuccess && cinch_group_depth()) cinch_group_spoil(result);
     return result;
@@ -79,7 +87,11 @@ cinchResult_t cinch_make(const cinch_making *call) {
                                      "a group holds collectives, or inits, splits and shrinks, "
                                      "not both"));
     cinch_making *m = malloc(sizeof *m);
-    if (!m) return drop(call, cinch_fail(cinchSystemError, "out of memory for a communicator"));
+    if (!m) {
+        cinchResult_t result = cinch_fail(cinchSystemError, "out of memory for a communicator");
+        cinch_making_excuse(call, result);
+        return drop(call, result);
+    }
     *m = *call;
     m->next = NULL;
     m->job.run = run_job;
@@ -113,6 +125,7 @@ static void *run_thread(void *arg) {
 /* A call that got no thread: its parent goes on without it. */
 static void give_up(cinch_making *m, cinchResult_t result) {
     m->result = result;
+    cinch_making_excuse(m, result);
     if (!m->parent) return;
     cinch_comm_fail(m->parent, result);
     if (m->kind == CINCH_MAKE_SPLIT) {

@@ -16,7 +16,8 @@ typedef struct cinch_making {
     cinchComm_t *out;
     struct cinchComm *comm; /* new; NULL: a split without a color */
     cinch_refusal refusal;
-    cinchUniqueId id;         /* init */
+    cinchUniqueId id;         /* init, */
+    int rank, nranks;         /* too */
     struct cinchComm *parent; /* split, shrink */
     uint64_t number;          /* split: its operation's; shrink: that of the next one */
     int color, key;           /* split */
@@ -30,6 +31,10 @@ typedef struct cinch_making {
 /* Runs a copy of the call: queues it in this thread's group, or gives it to a stream (InProgress),
  * or runs it to its end. What it owns is freed in any case. */
 cinchResult_t cinch_make(const cinch_making *call);
+
+/* Where an init fails before it joins, for want of something that the system did not give: the
+ * other ranks are told this thread's last error, if they meet in this process. */
+void cinch_making_excuse(const cinch_making *call, cinchResult_t result);
 
 /* Gives result back; where such a call has failed in a group, that will run nothing. */
 cinchResult_t cinch_making_refuse(cinchResult_t result);

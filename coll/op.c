@@ -9,6 +9,7 @@
 #include "coll/budget.h"
 #include "coll/gpu.h"
 #include "compress/dtype.h"
+#include "transports/steady.h"
 
 /* A schedule that was built, and for which calls. */
 typedef struct cinch_kept {
@@ -232,6 +233,16 @@ static void lay_data(cinch_op *op, layout *l) {
     op->work = place(l, work);
 }
 
+/* Messages may be placed in it directly, as in what callers register. */
+static cinchResult_t reserve_data(struct cinchComm *comm, size_t bytes) {
+    cinch_scratch before = comm->data;
+    if (!cinch_scratch_reserve(&comm->data, bytes))
+        return cinch_fail(cinchSystemError, "out of memory for %zu bytes of scratch", bytes);
+    if (comm->data.bytes == before.bytes || !comm->net) return cinchSuccess;
+    if (before.data) cinch_net_release(comm->net, before.data, before.bytes);
+    return cinch_net_keep(comm->net, comm->data.data, comm->data.bytes);
+}
+
 static cinchResult_t reserve(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     layout pointers = {0}, data = {0};
@@ -240,7 +251,8 @@ static cinchResult_t reserve(cinch_op *op) {
     size_t messages = (size_t)op->schedule->depth * op->schedule->nmsg * sizeof *op->msg;
     pointers.base = cinch_scratch_reserve(&comm->pointers, pointers.used + 64);
     if (op->gpu) CINCH_TRY(cinch_gpu_reserve(op->gpu, &op->gpu->data, data.used + 64));
-    data.base = op->gpu ? op->gpu->data.data : cinch_scratch_reserve(&comm->data, data.used + 64);
+    if (!op->gpu) CINCH_TRY(reserve_data(comm, data.used + 64));
+    data.base = op->gpu ? op->gpu->data.data : comm->data.data;
     op->msg = cinch_scratch_reserve(&comm->messages, messages + 64);
     if (!pointers.base || !data.base || !op->msg)
         return cinch_fail(cinchSystemError, "out of memory for %zu bytes of scratch",
@@ -253,7 +265,7 @@ static cinchResult_t reserve(cinch_op *op) {
 
 /* ---- codec ---- */
 
-static cinch_ef_key key_of(const cinch_op *op) {
+cinch_ef_key cinch_op_key(const cinch_op *op) {
     const unsigned char *send = op->call.send;
     cinch_ef_key key = {.id = (uint64_t)(uintptr_t)send,
                         .count = op->call.count,
@@ -270,7 +282,7 @@ static cinch_ef_key key_of(const cinch_op *op) {
 
 static cinchResult_t prepare_codec(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
-    cinch_ef_key key = key_of(op);
+    cinch_ef_key key = cinch_op_key(op);
     bool ef = false;
     for (int c = 0; c < CINCH_CODEC_COUNT; c++)
         ef |= op->schedule->codecs >> c & 1 && cinch_codec_in_force(comm, (cinch_codec_index)c)->ef;

@@ -53,7 +53,8 @@ cinchResult_t cinch_p2p_begin(cinch_op *op) {
     for (cinch_p2p *p = op->p2p; p; p = p->next) {
         if (p->peer == comm->rank) continue;
         cinch_link *link = comm->net->link[p->peer];
-        p->msg = (cinch_msg){.data = p->data, .bytes = p->bytes, .exact = true};
+        p->msg = (cinch_msg){.data = p->data, .bytes = p->bytes};
+        p->msg.exact = !p->receives || !cinch_gpu_may_note(comm, p->peer, p->bytes);
         p->msg.tag = next_tag(comm, p);
         if (!op->gpu) (p->receives ? link->ops->recv : link->ops->send)(link, &p->msg);
     }
@@ -67,6 +68,10 @@ cinchResult_t cinch_p2p_progress(cinch_op *op, bool *moved) {
         for (const cinch_p2p *p = op->p2p; p && !left; p = p->next)
             left = p->peer != op->call.comm->rank && !p->msg.done;
         if (!left) {
+            for (const cinch_p2p *p = op->p2p; p; p = p->next)
+                if (p->peer != op->call.comm->rank && !p->msg.exact)
+                    CINCH_TRY(cinch_gpu_peer_fetch(op->call.comm, p->peer, p->data, p->msg.bytes,
+                                                   p->bytes));
             op->state = CINCH_OP_DONE;
             *moved = true;
             return cinchSuccess;

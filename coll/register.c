@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Registered memory: names for error feedback, and windows, which on the host are handles only. */
+/* Registered memory: names for error feedback, and what transports may place messages in directly;
+ * windows, which on the host are handles only. */
 #include <stdlib.h>
 
 #include "coll/comm.h"
+#include "transports/steady.h"
 
 static cinchResult_t check_memory(const void *buff, size_t size) {
     if (!buff) return cinch_fail(cinchInvalidArgument, "buff is NULL");
@@ -17,6 +19,11 @@ cinchResult_t cinchCommRegister(const cinchComm_t comm, void *buff, size_t size,
     CINCH_TRY(cinch_comm_drain(comm));
     cinch_tag *tag = calloc(1, sizeof *tag);
     if (!tag) return cinch_fail(cinchSystemError, "out of memory for a registration");
+    cinchResult_t result = comm->net ? cinch_net_keep(comm->net, buff, size) : cinchSuccess;
+    if (result != cinchSuccess) {
+        free(tag);
+        return result;
+    }
     *tag =
         (cinch_tag){.data = buff, .bytes = size, .id = comm->registrations++, .registered = true};
     cinch_tag **at = &comm->tags; /* behind the tags, which say more */
@@ -33,6 +40,7 @@ cinchResult_t cinchCommDeregister(const cinchComm_t comm, void *handle) {
         cinch_tag *tag = *at;
         if (tag != handle || !tag->registered) continue;
         *at = tag->next;
+        if (comm->net) cinch_net_release(comm->net, tag->data, tag->bytes);
         free(tag);
         return cinchSuccess;
     }

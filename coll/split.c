@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coll/graph.h"
 #include "coll/group.h"
 #include "coll/inforce.h"
 #include "coll/making.h"
+#include "coll/nccl/inner.h"
 
 /* ---- split ---- */
 
@@ -157,13 +159,15 @@ static void stop(struct cinchComm *parent) {
     cinch_rendezvous *meeting = parent->meeting;
     if (meeting)
         cinch_rendezvous_abort(meeting, "it called cinchCommShrink with CINCH_SHRINK_ABORT");
+    cinch_inner_stop(parent);
 }
 
 /* Where the others are met. */
 static cinchResult_t meet_again(const cinch_making *m, cinch_reunion *reunion) {
     struct cinchComm *parent = m->parent;
     if (m->stops) stop(parent);
-    cinch_comm_await_turn(parent, m->number);
+    cinch_graph_settle(parent);
+    cinch_comm_await_turn(parent, parent->graphs ? atomic_load(&parent->issued) : m->number);
     if (!m->stops) CINCH_TRY(cinch_comm_healthy(parent));
     if (!parent->meeting)
         return cinch_fail(cinchInvalidUsage,

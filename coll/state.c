@@ -7,6 +7,7 @@
 
 #include "coll/gpu.h"
 #include "coll/inforce.h"
+#include "coll/nccl/inner.h"
 
 /* What one rank says of its cinchCommSetCodec: all must say the same. */
 typedef struct wish {
@@ -94,6 +95,7 @@ cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
     if (!len) return cinch_fail(cinchInvalidArgument, "len is NULL");
     CINCH_TRY(cinch_comm_drain(comm));
     CINCH_TRY(cinch_gpu_mirrors_back(comm));
+    CINCH_TRY(cinch_inner_residuals_back(comm, false));
     size_t need = cinch_ef_export_size(&comm->ef), room = *len;
     *len = need;
     if (!buf) return cinchSuccess;
@@ -116,6 +118,7 @@ cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {
     if (!isfinite(factor))
         return cinch_fail(cinchInvalidArgument, "factor %g: a finite number is accepted", factor);
     CINCH_TRY(cinch_gpu_mirrors_back(comm));
+    CINCH_TRY(cinch_inner_residuals_back(comm, true));
     cinch_ef_scale(&comm->ef, factor);
     return cinchSuccess;
 }

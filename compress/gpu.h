@@ -22,6 +22,8 @@ typedef struct cinch_gpu_term {
     size_t bytes;
 } cinch_gpu_term;
 
+enum { CINCH_GPU_FUSED_TERMS = 128 }; /* of sum_encode */
+
 /* Counters in device memory, zero at first: to `nonfinite` is added, `malformed` becomes 1 where a
  * peer's message makes no sense. */
 typedef struct cinch_gpu_counts {
@@ -66,9 +68,9 @@ typedef struct cinch_gpu {
     cinchResult_t (*measure)(const cinch_gpu_where *where, const cinch_codec *codec,
                              const void *wire, size_t count, unsigned long long *bytes);
 
-    /* An owner's step in one pass, for codecs that `fuses` names: the sum of terms in fp32, encoded
-     * at wire, and, where dst is not NULL, decoded again there. The same bits as sum, encode, sum.
-     */
+    /* An owner's step in one pass, for codecs that `fuses` names: the sum of at most
+     * CINCH_GPU_FUSED_TERMS terms in fp32, encoded at wire, and, where dst is not NULL, decoded
+     * again there. The same bits as sum, encode, sum. */
     bool (*fuses)(const cinch_codec *codec);
     cinchResult_t (*sum_encode)(const cinch_gpu_where *where, const cinch_codec *codec,
                                 const cinchCodecSite_t *site, const cinch_gpu_term *terms,

@@ -7,7 +7,7 @@ Needs root, iproute2, iperf3, the kernel's sch_tbf and a built `cinch`. Makes na
 them, also when it is interrupted. L is what iperf3 carries both ways at once; exact is compared
 with 2(n-1)/n * S / L, codecs with exact. Rounds interleave the codecs.
 
-    perf/gigabit.py [--build build/release] [--ranks 2,4] [--rounds 15] [--json FILE]
+    perf/gigabit.py [--build build/release] [--ranks 2,4] [--rounds 15] [--transport T] [--json FILE]
 """
 import argparse
 import json
@@ -95,10 +95,11 @@ class Net:
             sys.exit(f"{' '.join(arguments)} failed:\n" + "".join(error for _, error in outputs))
         return outputs[0][0]
 
-    def perf(self, cinch, codec, size, samples):
+    def perf(self, cinch, codec, size, samples, transport="auto"):
         output = self.run_ranks([cinch, "perf", "allreduce", "-b", str(size), "-e", str(size), "-w",
-                                 "1", "-N", str(samples), "-c", "0", "--codec", codec, "--json",
-                                 "-"])
+                                 "1", "-N", str(samples), "-c", "0", "--codec", codec, "--transport",
+                                 transport, "--json", "-"],
+                                {"UCX_TLS": "tcp,self"} if transport == "ucx" else None)
         return json.loads(output.splitlines()[-1])
 
 
@@ -110,7 +111,7 @@ def compare(net, cinch, options):
         if turn % 5 == 0:
             rates.append(net.line_rate())
         for codec in options.codecs:
-            line = net.perf(cinch, codec, size, options.samples)
+            line = net.perf(cinch, codec, size, options.samples, options.transport)
             times[codec].append(line["time_us"])
             wire[codec] = line["wire_bytes"]
         print(f"{net.ranks} ranks, round {turn + 1} of {options.rounds}", file=sys.stderr)
@@ -138,6 +139,7 @@ def main():
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--size", type=int, default=16 << 20)
     parser.add_argument("--codecs", nargs="+", default=CODECS, help="the first is compared with")
+    parser.add_argument("--transport", default="auto", help="ucx: over its own tcp")
     parser.add_argument("--json")
     options = parser.parse_args()
     cinch = os.path.abspath(os.path.join(options.build, "perf", "cinch"))

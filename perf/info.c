@@ -13,6 +13,7 @@
 #include "base/settings.h"
 #include "coll/algo.h"
 #include "coll/nccl/choose.h"
+#include "coll/nccl/inner.h"
 #include "compress/codec.h"
 #include "perf/commands.h"
 #include "perf/json.h"
@@ -48,6 +49,8 @@ typedef struct dropin {
     cinch_nccl_choice choice;
     cinch_nccl_library real; /* what would be found, whatever the mode */
     char none[CINCH_ERROR_TEXT];
+    const char *lack; /* why libcinch's own communicators would not go by it; NULL: they could */
+    char room[CINCH_ERROR_TEXT];
 } dropin;
 
 static void ask_dropin(dropin *d, const cinch_settings *settings) {
@@ -55,6 +58,7 @@ static void ask_dropin(dropin *d, const cinch_settings *settings) {
     cinch_nccl_choose(settings, &d->choice);
     d->real = d->choice.real;
     if (!d->real.handle) cinch_nccl_load(settings->nccl_path, &d->real, d->none);
+    d->lack = cinch_inner_unusable(settings, d->room);
 }
 
 static void dropin_text(FILE *f, const dropin *d) {
@@ -122,6 +126,27 @@ static const struct {
 };
 enum { LIBRARIES = sizeof libraries / sizeof *libraries };
 
+/* What CINCH_TRANSPORT=auto makes of a transport here: why it is of no use, or what it is used for.
+ */
+typedef struct transport_use {
+    const char *why;    /* it cannot be used; NULL: it can */
+    const char *asking; /* it is used only where it is asked for; or NULL */
+    const char *what;   /* it is used for */
+} transport_use;
+
+static transport_use use_of(int index) {
+    const cinch_transport *t = cinch_transport_at(index);
+    transport_use use = {t->unusable(), NULL, index ? "between hosts" : "inside a host"};
+    use.asking = use.why || !t->unwanted ? NULL : t->unwanted();
+    if (use.asking) use.what = "where CINCH_TRANSPORT names it";
+    for (int i = 1; i < index && !use.why && !use.asking; i++) {
+        const cinch_transport *before = cinch_transport_at(i);
+        if (!before->unusable() && !(before->unwanted && before->unwanted()))
+            use.what = "between hosts where none of the above connects them";
+    }
+    return use;
+}
+
 static void info_text(FILE *f, const dropin *nccl) {
     const cinch_transport *transport;
     const cinchCodec_t *codec;
@@ -139,9 +164,15 @@ static void info_text(FILE *f, const dropin *nccl) {
     fprintf(f, "kernels       %s\n", cinch_codec_isa());
     fprintf(f, "devices       host%s\n", cinch_device_cuda.work ? " cuda" : "");
     for (int i = 0; (transport = cinch_transport_at(i)); i++) {
-        const char *why = transport->unusable();
-        fprintf(f, "transport     %s: %s\n", transport->name, why ? why : "usable");
+        transport_use use = use_of(i);
+        if (use.why)
+            fprintf(f, "transport     %s: %s\n", transport->name, use.why);
+        else
+            fprintf(f, "transport     %s: usable, %s%s%s\n", transport->name, use.what,
+                    use.asking ? ": " : "", use.asking ? use.asking : "");
     }
+    fprintf(f, "transport     nccl: %s\n",
+            nccl->lack ? nccl->lack : "usable for device memory, where each rank has its own GPU");
     fputs("codecs        none", f);
     for (int i = 0; (codec = cinch_codec_at(i)); i++) fprintf(f, " %s", codec->name);
     fputs("\nalgorithms   ", f);
@@ -193,13 +224,19 @@ static bool info_json(FILE *f, const cinch_settings *settings, const dropin *ncc
     cinch_json_close(&j, ']');
     cinch_json_open(&j, "transports", '[');
     for (int i = 0; (transport = cinch_transport_at(i)); i++) {
-        const char *why = transport->unusable();
+        transport_use use = use_of(i);
         cinch_json_open(&j, NULL, '{');
         cinch_json_text(&j, "name", transport->name);
-        cinch_json_bool(&j, "usable", !why);
-        cinch_json_text(&j, "why", why);
+        cinch_json_bool(&j, "usable", !use.why);
+        cinch_json_text(&j, "why", use.why ? use.why : use.asking);
+        cinch_json_text(&j, "use", use.why ? NULL : use.what);
         cinch_json_close(&j, '}');
     }
+    cinch_json_open(&j, NULL, '{');
+    cinch_json_text(&j, "name", "nccl");
+    cinch_json_bool(&j, "usable", !nccl->lack);
+    cinch_json_text(&j, "why", nccl->lack);
+    cinch_json_close(&j, '}');
     cinch_json_close(&j, ']');
     cinch_json_open(&j, "codecs", '[');
     cinch_json_text(&j, NULL, "none");

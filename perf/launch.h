@@ -41,10 +41,14 @@ typedef struct cinch_place {
  * that argv[0] is its name ("perf"). ready, if not NULL, is called before ranks are started here,
  * and a result other than 0 is returned in their stead: for checks that want one sentence only.
  *
- * Launchers: CINCH_RANK and CINCH_SIZE, or torchrun's RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT:
- * the ranks then meet at MASTER_PORT + 1 (torchrun itself uses the port) unless CINCH_COMM_ID is
- * set. */
+ * CINCH_RANK and CINCH_SIZE win over the other launchers (perf/launcher.h). */
 int cinch_place_find(const cinch_command *command, int asked, int fallback, char **argv,
                      int (*ready)(void *), void *arg, cinch_place *place);
+
+/* The place that CINCH_RANK and CINCH_SIZE, or else a launcher, gives this process, where there is
+ * more than one rank: 1; 0: none does; 2: what they say is wrong, after a sentence on stderr. Sets
+ * CINCH_COMM_ID where neither that nor NCCL_COMM_ID is: torchrun's MASTER_ADDR and MASTER_PORT + 1,
+ * or, where a launcher says that all ranks are on one host, a place there that no other job has. */
+int cinch_place_given(const cinch_command *command, cinch_place *place);
 
 #endif

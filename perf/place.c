@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/settings.h"
 #include "perf/launch.h"
+#include "perf/launcher.h"
+#include "transports/rendezvous_wire.h"
 
 /* Tells a rank that we started from a command that merely finds itself inside a `cinch run`: the
  * value is the starter's pid, so that it does not hold for what the rank may start in turn. */
@@ -57,58 +60,59 @@ static int place_from_cinch(const cinch_command *command, int least, cinch_place
     return 1;
 }
 
-/* torchrun's variables; results as above. */
-static int place_from_torchrun(const cinch_command *command, cinch_place *place) {
-    const char *text[4];
-    static const char *const name[4] = {"WORLD_SIZE", "RANK", "MASTER_PORT", "MASTER_ADDR"};
-    int64_t value[3];
-    for (int i = 0; i < 4; i++) text[i] = cinch_environment(name[i]);
-    if (!text[0] || !cinch_parse_count(text[0], &value[0]) || value[0] < 2) return 0;
-    const int64_t most[3] = {CINCH_LAUNCH_MOST, value[0] - 1, 65534};
-    for (int i = 0; i < 3; i++)
-        if (!text[i] || !cinch_parse_count(text[i], &value[i]) || value[i] > most[i])
-            return cinch_usage(command, "%s=%s beside WORLD_SIZE=%s: accepted is 0 to %lld",
-                               name[i], text[i] ? text[i] : "(not set)", text[0],
-                               (long long)most[i]);
-    if (!text[3] || !text[3][0])
-        return cinch_usage(command, "WORLD_SIZE=%s needs a MASTER_ADDR beside it", text[0]);
-    char id[300];
-    snprintf(id, sizeof id, "%s:%d", text[3], (int)value[2] + 1);
-    if (!cinch_environment("NCCL_COMM_ID")) setenv("CINCH_COMM_ID", id, 0);
-    *place = (cinch_place){(int)value[1], (int)value[0]};
+/* What tells the job from all others becomes the secret of a meeting point on this host only.
+ * Others may come to know it, so it is no secret to rely on: there the peer's uid is checked, and
+ * the ranks get a random one. */
+static void meet_by_job(const char *job) {
+    uint8_t hash[CINCH_SECRET_BYTES];
+    char text[32 + 2 * sizeof hash], *t = text;
+    cinch_meeting_hash(hash, sizeof hash, "cinch job", job, strlen(job), NULL, 0);
+    t += sprintf(t, "127.0.0.1:0#");
+    for (size_t i = 0; i < sizeof hash; i++) t += sprintf(t, "%02x", hash[i]);
+    setenv("CINCH_COMM_ID", text, 1);
+}
+
+/* Launchers end all ranks when the first has failed: rank 0 gets the time to say why. */
+static int nowhere_to_meet(const cinch_command *command, const cinch_launcher *l) {
+    if (l->rank != 0) {
+        nanosleep(&(struct timespec){0, 300000000}, NULL);
+        return 2;
+    }
+    return cinch_usage(command,
+                       "%s started %d ranks, %s: set CINCH_COMM_ID=HOST:PORT#HEXSECRET for all of "
+                       "them, HOST being rank 0's and HEXSECRET 32 hex digits or more",
+                       l->name, l->size,
+                       l->one_host ? "and nothing in their environment tells this job from others"
+                                   : "not all on one machine");
+}
+
+static int place_from_launcher(const cinch_command *command, cinch_place *place) {
+    cinch_launcher l;
+    int found = cinch_launcher_find(command, &l);
+    if (found != 1) return found;
+    const char *id = cinch_environment("CINCH_COMM_ID"), *twin = cinch_environment("NCCL_COMM_ID");
+    *place = (cinch_place){l.rank, l.size};
+    if ((id && id[0]) || (twin && twin[0])) return 1;
+    if (l.meet[0])
+        setenv("CINCH_COMM_ID", l.meet, 1);
+    else if (l.one_host && l.job[0])
+        meet_by_job(l.job);
+    else
+        return nowhere_to_meet(command, &l);
     return 1;
 }
 
-/* Ranks under one of these would each start a job of their own: better to say so. */
-static int refuse_launchers(const cinch_command *command) {
-    static const struct {
-        const char *variable, *name;
-    } later[] = {{"OMPI_COMM_WORLD_SIZE", "Open MPI"},
-                 {"PMI_SIZE", "MPICH"},
-                 {"SLURM_STEP_NUM_TASKS", "Slurm"}};
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        const char *text = cinch_environment(later[i].variable);
-        int64_t size;
-        if (text && cinch_parse_count(text, &size) && size > 1)
-            return cinch_usage(command,
-                               "started by %s (%s=%s): known, not in this version; give -n, or "
-                               "start the ranks with cinch run or torchrun",
-                               later[i].name, later[i].variable, text);
-    }
-    return 0;
+int cinch_place_given(const cinch_command *command, cinch_place *place) {
+    int found = place_from_cinch(command, 2, place);
+    return found ? found : place_from_launcher(command, place);
 }
 
 int cinch_place_find(const cinch_command *command, int asked, int fallback, char **argv,
                      int (*ready)(void *), void *arg, cinch_place *place) {
-    if (started_by_us()) {
-        int found = place_from_cinch(command, 1, place);
-        if (found) return found == 1 ? -1 : found;
-    } else if (!asked) {
-        int found = place_from_cinch(command, 2, place);
-        if (!found) found = place_from_torchrun(command, place);
-        if (!found) found = refuse_launchers(command);
-        if (found) return found == 1 ? -1 : found;
-    }
+    int found = started_by_us() ? place_from_cinch(command, 1, place)
+                : asked         ? 0
+                                : cinch_place_given(command, place);
+    if (found) return found == 1 ? -1 : found;
     int status = ready ? ready(arg) : 0;
     return status ? status : start_here(command, asked ? asked : fallback, argv);
 }

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/device.h"
 #include "tests/cuda/runtime/fake.h"
 #include "tests/one_call.h"
 
@@ -71,6 +72,32 @@ static inline void gpu_run(const ranks_case *c, uint64_t seed) {
     ck_assert_msg(left >= 0 && left <= most, "n=%d %s: %d left over", c->nranks,
                   c->env ? c->env : "", left);
     warm = true;
+}
+
+/* The pinned words that gates take for good are there before what is held is counted. */
+static inline void free_gate(cinch_gate *gate) {
+    free(gate);
+}
+
+static inline void take_gates(void) {
+    const cinch_device_work *work = cinch_device_cuda.work;
+    cinch_gate *gate = calloc(1, sizeof *gate);
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    uint64_t capture = 0;
+    int threads = hold_now().threads;
+    gate->reached = gate->gone = free_gate;
+    ck_assert(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    ck_assert(work->capture(stream, &capture) == cinchSuccess && capture == 0);
+    ck_assert(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    ck_assert(work->capture(stream, &capture) == cinchSuccess && capture != 0);
+    ck_assert(work->gate_put(stream, gate) == cinchSuccess);
+    ck_assert(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    ck_assert(cudaGraphDestroy(graph) == cudaSuccess); /* frees the gate */
+    ck_assert(cudaStreamDestroy(stream) == cudaSuccess);
+    for (int i = 0; i < 1000 && (cuda_fake_held() > 1 || hold_now().threads > threads); i++)
+        sleep_ms(1);
+    ck_assert_int_eq(cuda_fake_held(), 1);
 }
 
 /* An inside stream of the test's, which waits for no other. */

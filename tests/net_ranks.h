@@ -15,6 +15,16 @@
 #ifndef NET_SANITIZED
 #define NET_SANITIZED 0
 #endif
+#if defined(__SANITIZE_THREAD__)
+#define NET_THREAD_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define NET_THREAD_SANITIZED 1
+#endif
+#endif
+#ifndef NET_THREAD_SANITIZED
+#define NET_THREAD_SANITIZED 0
+#endif
 
 typedef struct net_rank {
     int rank, nranks;

@@ -20,7 +20,8 @@ static cinchResult_t call(const seat *me, const work *w, const void *in, void *o
         return cinchAllGather(in, out, w->count, w->dtype, comm, stream);
     if (w->collective == CINCH_REDUCESCATTER)
         return cinchReduceScatter(in, out, w->count, w->dtype, cinchAvg, comm, stream);
-    return cinchAllReduce(in, out, w->count, w->dtype, cinchSum, comm, stream);
+    cinchRedOp_t op = w->tagged ? cinchAvg : cinchSum;
+    return cinchAllReduce(in, out, w->count, w->dtype, op, comm, stream);
 }
 
 /* The same state, but for addresses. */

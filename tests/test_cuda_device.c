@@ -202,6 +202,7 @@ START_TEST(a_capture_is_refused_and_stays_valid) {
         OK(use_all());
         while (l[1].ran < 5) sleep_ms(1);
         CU(cudaStreamEndCapture(stream, &graph));
+        CU(cudaGraphDestroy(graph));
         ck_assert_uint_eq(cuda_fake_captured(), captured);
         free(job);
         CU(cudaGetLastError());

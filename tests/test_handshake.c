@@ -293,6 +293,46 @@ START_TEST(random_bytes_and_hashes_differ) {
 }
 END_TEST
 
+/* Carries messages between two proofs that come and go whole; spoil: the one whose byte is changed.
+ */
+static void carry(cinch_proof *a, cinch_proof *b, int spoil, cinch_proof_state last[2]) {
+    cinch_proof *end[2] = {a, b};
+    uint8_t message[CINCH_PROOF_HELLO_BYTES];
+    for (int i = 0, from = 0; i < 4; i++, from = !from) {
+        size_t bytes = cinch_proof_give(end[from], message);
+        ck_assert_uint_gt(bytes, 0);
+        last[from] = cinch_proof_stand(end[from]);
+        if (i == spoil) message[bytes - 1] ^= 1;
+        last[!from] = cinch_proof_take(end[!from], message, bytes);
+        if (last[!from] == CINCH_PROOF_FOREIGN) return;
+    }
+}
+
+START_TEST(whole_messages_prove_the_same) {
+    uint8_t secret[CINCH_SECRET_BYTES] = {1, 2, 3}, other[CINCH_SECRET_BYTES] = {1, 2, 4};
+    uint8_t message[CINCH_PROOF_HELLO_BYTES] = {0};
+    cinch_proof a, b;
+    cinch_proof_state last[2];
+    for (int spoil = -2; spoil < 4; spoil++) { /* -2: another secret; -1: nothing is wrong */
+        ck_assert(cinch_proof_begin(&a, true, secret, "c", 1));
+        ck_assert(cinch_proof_begin(&b, false, spoil == -2 ? other : secret, "c", 1));
+        ck_assert_uint_eq(cinch_proof_give(&b, message), 0); /* not its turn */
+        carry(&a, &b, spoil, last);
+        ck_assert_int_eq(last[0] == CINCH_PROOF_HOLDS && last[1] == CINCH_PROOF_HOLDS, spoil == -1);
+        if (spoil != 3) ck_assert_int_eq(last[1] == CINCH_PROOF_HOLDS, spoil == -1);
+        ck_assert_int_eq(last[0] == CINCH_PROOF_HOLDS, spoil == -1);
+    }
+    ck_assert(cinch_proof_begin(&a, true, secret, "c", 1));
+    ck_assert_int_eq(cinch_proof_take(&a, message, 40), CINCH_PROOF_FOREIGN); /* out of turn */
+    ck_assert_uint_eq(cinch_proof_give(&a, message), 40);
+    ck_assert_int_eq(cinch_proof_take(&a, message, 40), CINCH_PROOF_FOREIGN); /* an echo */
+    ck_assert_int_eq(cinch_proof_take(&a, message, 32), CINCH_PROOF_FOREIGN);
+    ck_assert_int_eq(cinch_proof_stand(&a), CINCH_PROOF_READ);
+    cinch_proof_wipe(&a);
+    cinch_proof_wipe(&b);
+}
+END_TEST
+
 int main(void) {
     if (!cinch_handshake_available()) {
         puts("skipped: this build has no libsodium");
@@ -304,6 +344,7 @@ int main(void) {
     tcase_add_test(tcase, same_secret_holds);
     tcase_add_test(tcase, each_bit_of_the_secret_counts);
     tcase_add_test(tcase, other_context_is_refused);
+    tcase_add_test(tcase, whole_messages_prove_the_same);
     tcase_add_test(tcase, a_changed_byte_never_passes);
     tcase_add_test(tcase, a_replay_is_refused);
     tcase_add_test(tcase, a_reflection_is_refused);

@@ -43,8 +43,16 @@ static const struct wrong {
     {"ALGO", "alltoall:ring", "oneshot, direct are accepted"},
     {"ALGO", "scan:ring", "a collective's name"},
     {"TRANSPORT", "udp", "udp"},
-    {"TRANSPORT", "ucx", "not in this version"},
-    {"TRANSPORT", "^shm,tcp", "TRANSPORT"},
+    {"TRANSPORT", "^shm,tcp,ucx,verbs", "TRANSPORT"},
+    {"IB_DISABLE", "2", "0 or 1"},
+    {"IB_HCA", NULL, NULL},       /* read where there is a device: test_verbs, in the guest */
+    {"IB_GID_INDEX", NULL, NULL}, /* too */
+    {"IB_ROCE_VERSION_NUM", "two", "a whole number"},
+    {"IB_TIMEOUT", "-1", "a whole number"},
+    {"IB_RETRY_CNT", "six", "a whole number"},
+    {"IB_PKEY", "x", "a whole number"},
+    {"IB_SL", "1.5", "a whole number"},
+    {"IB_TC", "-", "a whole number"},
     {"CHUNK", "12Q", "a size such as"},
     {"TREES", "many", "a whole number"},
     {"TOPO_FILE", NULL, NULL},
@@ -205,15 +213,16 @@ static void do_nothing(seat *me) {
 }
 
 START_TEST(unknown_names) {
-    ranks_run(&(ranks_case){.nranks = 2,
-                            .processes = true,
-                            .body = do_nothing,
-                            .env = "CINCH_TRANSPROT=shm CINCH_IB_HCA=mlx5 CINCH_MAX_REL_ERROR=0.1",
-                            .logs = "CINCH_TRANSPROT is no setting: the nearest is CINCH_TRANSPORT|"
-                                    "CINCH_IB_HCA is known, but not in this version"});
+    ranks_run(
+        &(ranks_case){.nranks = 2,
+                      .processes = true,
+                      .body = do_nothing,
+                      .env = "CINCH_TRANSPROT=shm CINCH_IB_AR_THRESHOLD=1 CINCH_MAX_REL_ERROR=0.1",
+                      .logs = "CINCH_TRANSPROT is no setting: the nearest is CINCH_TRANSPORT|"
+                              "CINCH_IB_AR_THRESHOLD is known, but not in this version"});
     char *text = read_log();
     ck_assert_int_eq(lines_with(text, "CINCH_TRANSPROT is no setting"), 2); /* once per process */
-    ck_assert_int_eq(lines_with(text, "CINCH_IB_HCA"), 2);
+    ck_assert_int_eq(lines_with(text, "CINCH_IB_AR_THRESHOLD"), 2);
     free(text);
     /* NCCL's names are read where ours are not set; ours win. */
     setenv("NCCL_DEBUG", "loud", 1);

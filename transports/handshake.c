@@ -165,6 +165,43 @@ cinch_proof_state cinch_proof_step(cinch_proof *proof, int fd) {
     }
 }
 
+size_t cinch_proof_give(cinch_proof *proof, uint8_t out[CINCH_PROOF_HELLO_BYTES]) {
+    action now = script[proof->initiator][proof->step];
+    if (now != SAY_HELLO && now != SAY_ANSWER) return 0;
+    size_t count = now == SAY_HELLO ? sizeof proof->mine : sizeof proof->answer;
+    memcpy(out, now == SAY_HELLO ? proof->mine : proof->answer, count);
+    proof->step++;
+    return count;
+}
+
+cinch_proof_state cinch_proof_take(cinch_proof *proof, const void *in, size_t count) {
+    action now = script[proof->initiator][proof->step];
+    if (now == HEAR_HELLO && count == sizeof proof->theirs) {
+        memcpy(proof->theirs, in, count);
+        if (!read_hello(proof)) return CINCH_PROOF_FOREIGN;
+    } else if (now == HEAR_ANSWER && count == sizeof proof->got) {
+        memcpy(proof->got, in, count);
+        read_answer(proof);
+    } else {
+        return CINCH_PROOF_FOREIGN;
+    }
+    proof->step++;
+    return cinch_proof_stand(proof);
+}
+
+cinch_proof_state cinch_proof_stand(const cinch_proof *proof) {
+    switch (script[proof->initiator][proof->step]) {
+    case SAY_HELLO:
+    case SAY_ANSWER:
+        return CINCH_PROOF_WRITE;
+    case HEAR_HELLO:
+    case HEAR_ANSWER:
+        return CINCH_PROOF_READ;
+    default:
+        return proof->wrong ? CINCH_PROOF_REFUSED : CINCH_PROOF_HOLDS;
+    }
+}
+
 cinchResult_t cinch_handshake(int fd, bool initiator, const uint8_t secret[CINCH_SECRET_BYTES],
                               const void *context, size_t context_bytes, uint64_t deadline_ns) {
     cinch_proof proof;

@@ -56,6 +56,13 @@ bool cinch_proof_begin(cinch_proof *proof, bool initiator, const uint8_t secret[
 cinch_proof_state cinch_proof_step(cinch_proof *proof, int fd);
 void cinch_proof_wipe(cinch_proof *proof);
 
+/* The same where messages come and go whole, over what is no socket. give: the next message to
+ * send, its bytes; 0: it is the peer's turn, or the end. take: what came; WRITE where give has the
+ * next. FOREIGN also for a message of another length, and out of turn. */
+size_t cinch_proof_give(cinch_proof *proof, uint8_t out[CINCH_PROOF_HELLO_BYTES]);
+cinch_proof_state cinch_proof_take(cinch_proof *proof, const void *in, size_t count);
+cinch_proof_state cinch_proof_stand(const cinch_proof *proof); /* what is next, or the end */
+
 /* Fills with random bytes from the kernel. */
 cinchResult_t cinch_random(void *bytes, size_t count);
 

@@ -9,14 +9,17 @@
 #include "base/log.h"
 #include "transports/names.h"
 #include "transports/region.h"
+#include "transports/steady.h"
 #include "transports/tcp.h"
+
+/* Whether a rank can use a transport. ASKED: it could, where it were asked for by name. */
+enum { NO, YES, ASKED };
 
 /* What every rank tells all others first. */
 typedef struct hello {
     uint64_t host;
     uint8_t order[CINCH_TRANSPORTS];
     uint8_t count;
-    uint8_t usable[CINCH_TRANSPORTS]; /* by the table's index */
     uint8_t checksum;
     char why[300]; /* not empty: this rank cannot go on */
 } hello;
@@ -31,6 +34,7 @@ typedef struct netting {
     uint8_t *want;   /* [nranks] */
     uint8_t *linked; /* [nranks]: 1 where there is a link */
     uint8_t *matrix; /* [nranks][nranks]: all ranks' `linked` */
+    uint8_t *usable; /* [CINCH_TRANSPORTS][nranks]: NO, YES or ASKED, of those that were tried */
     bool common;     /* the failure is one that every rank has found */
 } netting;
 
@@ -72,7 +76,9 @@ static cinchResult_t allocate(netting *g, int rank, int nranks) {
     g->want = calloc(n, 1);
     g->linked = calloc(n, 1);
     g->matrix = calloc(n, n);
-    if (!net || !net->link || !net->local || !g->hellos || !g->want || !g->linked || !g->matrix)
+    g->usable = calloc(CINCH_TRANSPORTS, n);
+    if (!net || !net->link || !net->local || !g->hellos || !g->want || !g->linked || !g->matrix ||
+        !g->usable)
         return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", rank);
     return cinchSuccess;
 }
@@ -97,12 +103,16 @@ static cinchResult_t compare(const netting *g) {
 }
 
 /* Whether this rank can use the transport. tcp without libsodium is the user's choice. */
-static bool usable(const netting *g, const cinch_transport *transport) {
+static uint8_t usable(const netting *g, const cinch_transport *transport) {
     const char *reason = transport->unusable();
-    if (!reason || (transport == &cinch_transport_tcp && g->settings->allow_unauthenticated))
-        return true;
-    cinch_info("transport %s is not usable: %s", transport->name, reason);
-    return false;
+    if (transport == &cinch_transport_tcp && g->settings->allow_unauthenticated) return YES;
+    if (reason) {
+        cinch_info("transport %s is not usable: %s", transport->name, reason);
+        return NO;
+    }
+    reason = transport->unwanted && !g->list.named ? transport->unwanted() : NULL;
+    if (reason) cinch_info("transport %s is passed by: %s", transport->name, reason);
+    return reason ? ASKED : YES;
 }
 
 static cinchResult_t introduce(netting *g) {
@@ -114,7 +124,6 @@ static cinchResult_t introduce(netting *g) {
     } else {
         snprintf(mine.why, sizeof mine.why, "CINCH_TRANSPORT: %s", why);
     }
-    for (int i = 0; i < CINCH_TRANSPORTS; i++) mine.usable[i] = usable(g, cinch_transport_at(i));
     CINCH_TRY(cinch_rendezvous_allgather(g->rendezvous, &mine, sizeof mine, g->hellos));
     g->common = true;
     CINCH_TRY(compare(g));
@@ -125,10 +134,13 @@ static cinchResult_t introduce(netting *g) {
 
 /* Whether two ranks could try the transport: NULL, or why not. All ranks see the same. */
 static const char *hindrance(const netting *g, int transport, int a, int b) {
-    const hello *one = &g->hellos[a], *other = &g->hellos[b];
-    if (!one->usable[transport] || !other->usable[transport]) return "not usable there";
-    if (cinch_transport_at(transport) == &cinch_transport_shm && one->host != other->host)
+    const uint8_t *usable_by = g->usable + (size_t)transport * (size_t)g->net->nranks;
+    if (cinch_transport_at(transport) == &cinch_transport_shm &&
+        g->hellos[a].host != g->hellos[b].host)
         return "they are on different hosts";
+    if (usable_by[a] == NO || usable_by[b] == NO) return "not usable there";
+    if (usable_by[a] == ASKED || usable_by[b] == ASKED)
+        return "used only where CINCH_TRANSPORT names it";
     return NULL;
 }
 
@@ -140,6 +152,13 @@ static bool eligible(const netting *g, int transport, int a, int b) {
     return a != b && !linked(g, a, b) && !hindrance(g, transport, a, b);
 }
 
+static bool complete(const netting *g) {
+    for (int a = 0; a < g->net->nranks; a++)
+        for (int b = 0; b < a; b++)
+            if (!linked(g, a, b)) return false;
+    return true;
+}
+
 static bool anybody(const netting *g, int transport) {
     for (int a = 0; a < g->net->nranks; a++)
         for (int b = 0; b < a; b++)
@@ -147,8 +166,13 @@ static bool anybody(const netting *g, int transport) {
     return false;
 }
 
+/* Asks what a transport needs, which may take long, only where there is something left to do. */
 static cinchResult_t try_transport(netting *g, int transport) {
     cinch_net *net = g->net;
+    if (complete(g)) return cinchSuccess;
+    uint8_t mine = usable(g, cinch_transport_at(transport));
+    CINCH_TRY(cinch_rendezvous_allgather(g->rendezvous, &mine, 1,
+                                         g->usable + (size_t)transport * (size_t)net->nranks));
     if (!anybody(g, transport)) return cinchSuccess;
     for (int r = 0; r < net->nranks; r++) g->want[r] = eligible(g, transport, net->rank, r);
     CINCH_TRY(cinch_transport_at(transport)->open(g->settings, g->rendezvous, net->rank,
@@ -195,6 +219,7 @@ cinchResult_t cinch_net_open(const cinch_settings *settings, cinch_rendezvous *r
     free(g.want);
     free(g.linked);
     free(g.matrix);
+    free(g.usable);
     if (result == cinchSuccess) {
         *out = g.net;
     } else {
@@ -209,6 +234,7 @@ void cinch_net_close(cinch_net *net) {
     for (int r = 0; net->link && r < net->nranks; r++)
         if (net->link[r]) net->link[r]->ops->close(net->link[r]);
     cinch_shm_close(net->shm);
+    cinch_net_forget_steady(net);
     free(net->link);
     free(net->local);
     free(net);

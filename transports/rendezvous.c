@@ -39,6 +39,7 @@ struct cinch_rendezvous {
     size_t head_got, body_got;
     char text[sizeof(uint32_t) + CINCH_ERROR_TEXT]; /* its body, where that is a small one */
     pthread_mutex_t send_lock; /* frames go whole, from any thread; and for deaf */
+    pthread_mutex_t hear_lock; /* and are read by one thread at a time */
     const _Atomic bool *cancel, *also;
     cinch_standby standby;
 };
@@ -78,7 +79,8 @@ static cinchResult_t at_end(cinch_rendezvous *seat, bool waiting) {
     }
     if (!seat->joined)
         snprintf(why, sizeof why,
-                 "the meeting point hung up before all ranks had joined: its process ended");
+                 "the meeting point hung up before all ranks had joined: its process ended or the "
+                 "connection broke");
     else
         snprintf(why, sizeof why,
                  "rank %d's process (the meeting point) is gone: it ended or the connection broke",
@@ -191,9 +193,9 @@ static cinchResult_t hear(cinch_rendezvous *seat, cinch_frame_type wanted, void 
     }
 }
 
-/* 0 or errno; the frame goes whole or the connection is of no use any more. Locked. */
-static int send_frame(cinch_rendezvous *seat, cinch_frame_type type, const void *body, size_t bytes,
-                      uint64_t deadline_ns) {
+/* 0 or errno. */
+static int send_parts(const cinch_rendezvous *seat, cinch_frame_type type, const void *body,
+                      size_t bytes, uint64_t deadline_ns) {
     unsigned char small[sizeof(cinch_frame) + SMALL_BYTES];
     cinch_frame head = cinch_frame_make(type, bytes);
     memcpy(small, &head, sizeof head);
@@ -203,6 +205,15 @@ static int send_frame(cinch_rendezvous *seat, cinch_frame_type type, const void 
     }
     if (bytes) memcpy(small + sizeof head, body, bytes);
     return cinch_send_all(seat->fd, small, sizeof head + bytes, deadline_ns);
+}
+
+/* The frame goes whole, or both ends see that the connection is of no use any more; what was sent
+ * to us can still be read, and the reason may stand in it. Locked. False: it did not go. */
+static bool send_frame(const cinch_rendezvous *seat, cinch_frame_type type, const void *body,
+                       size_t bytes, uint64_t deadline_ns) {
+    if (!send_parts(seat, type, body, bytes, deadline_ns)) return true;
+    shutdown(seat->fd, SHUT_WR);
+    return false;
 }
 
 /* The hello, with what all ranks must agree on. */
@@ -276,6 +287,7 @@ static void free_seat(cinch_rendezvous *seat) {
     cinch_close(seat->standby.listener);
     free(seat->standby.address);
     pthread_mutex_destroy(&seat->send_lock);
+    pthread_mutex_destroy(&seat->hear_lock);
     explicit_bzero(seat->secret, sizeof seat->secret);
     free(seat);
 }
@@ -293,8 +305,10 @@ static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_joining *join
     seat->host_rank = (int32_t)le32toh((uint32_t)go.host_rank);
     seat->parted = seat->host_rank < 0;
     seat->joined = true;
-    if (meeting->kind == CINCH_MEET_REUNION)
-        cinch_meeting_hash(seat->secret, sizeof seat->secret, "cinch reunited", meeting->secret,
+    /* On one host alone (port 0) the secret may be one that a launcher's variables give away. */
+    if (meeting->kind == CINCH_MEET_REUNION ||
+        (meeting->kind == CINCH_MEET_HOST && meeting->port == 0))
+        cinch_meeting_hash(seat->secret, sizeof seat->secret, "cinch salted", meeting->secret,
                            sizeof meeting->secret, go.salt, sizeof go.salt);
     return cinchSuccess;
 }
@@ -351,8 +365,13 @@ cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rende
         meeting.left_out = joining->reunion->left_out;
     }
     cinch_rendezvous *seat = calloc(1, sizeof *seat);
-    if (!seat) return cinch_fail_errno(ENOMEM, "no memory for a seat at the rendezvous");
+    if (!seat) {
+        cinchResult_t result = cinch_fail_errno(ENOMEM, "no memory for a seat at the rendezvous");
+        cinch_rendezvous_excuse(joining->id, rank, nranks);
+        return result;
+    }
     pthread_mutex_init(&seat->send_lock, NULL);
+    pthread_mutex_init(&seat->hear_lock, NULL);
     seat->fd = seat->host_rank = seat->standby.listener = -1;
     seat->cancel = joining->cancel;
     seat->rank = rank;
@@ -366,12 +385,13 @@ cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rende
     cinchResult_t result = hosts ? host(settings, &meeting, seat->timeout_ms) : cinchSuccess;
     if (result == cinchSuccess) result = find_seat(seat, joining, &meeting, deadline_ns);
     if (hosts && meeting.kind == CINCH_MEET_FILE) cinch_meeting_forget(&meeting);
-    if (hosts && result != cinchSuccess && !seat->server) cinch_server_cancel(meeting.token);
+    if (hosts && result != cinchSuccess && !seat->server)
+        cinch_server_cancel(meeting.token, NULL, 0);
     explicit_bzero(&meeting, sizeof meeting);
     if (result != cinchSuccess) {
-        /* Nobody else may come, then: no meeting point stays behind. */
-        if (!seat->spoken && cinch_rendezvous_cancelled(seat) != cinchSuccess)
-            cinch_rendezvous_forget(joining->id);
+        /* Where it has spoken, leaving tells them that it was aborted. */
+        if (!seat->spoken || cinch_rendezvous_cancelled(seat) == cinchSuccess)
+            cinch_rendezvous_excuse(joining->id, rank, nranks);
         leave_seat(seat);
         free_seat(seat);
         return result;
@@ -395,14 +415,20 @@ cinchResult_t cinch_rendezvous_allgather(cinch_rendezvous *seat, const void *min
     pthread_mutex_lock(&seat->send_lock);
     send_frame(seat, CINCH_FRAME_GATHER, mine, bytes, deadline_ns);
     pthread_mutex_unlock(&seat->send_lock);
-    /* Where that went wrong, the reason may stand in what was sent to us. */
-    return hear(seat, CINCH_FRAME_GATHERED, all, bytes * (size_t)seat->nranks, deadline_ns);
+    pthread_mutex_lock(&seat->hear_lock);
+    cinchResult_t result =
+        hear(seat, CINCH_FRAME_GATHERED, all, bytes * (size_t)seat->nranks, deadline_ns);
+    pthread_mutex_unlock(&seat->hear_lock);
+    return result;
 }
 
 cinchResult_t cinch_rendezvous_check(cinch_rendezvous *seat) {
-    if (seat->failed) return failed_before(seat);
-    if (seat->deaf) return cinchSuccess;
-    return hear(seat, 0, NULL, 0, 0) == cinchSuccess ? cinchSuccess : cinchRemoteError;
+    if (pthread_mutex_trylock(&seat->hear_lock)) return cinchSuccess; /* somebody listens */
+    cinchResult_t result = seat->failed ? failed_before(seat)
+                           : seat->deaf ? cinchSuccess
+                                        : hear(seat, 0, NULL, 0, 0);
+    pthread_mutex_unlock(&seat->hear_lock);
+    return result == cinchSuccess ? result : cinchRemoteError;
 }
 
 int cinch_rendezvous_fd(const cinch_rendezvous *seat) {
@@ -437,7 +463,7 @@ void cinch_rendezvous_leave(cinch_rendezvous *seat) {
     if (seat->pid == (int)getpid()) { /* in a forked child the descriptor is closed already */
         uint64_t until = cinch_now_ns() + LEAVE_MS * MS;
         pthread_mutex_lock(&seat->send_lock);
-        bool told = !seat->deaf && !send_frame(seat, CINCH_FRAME_LEAVE, NULL, 0, until);
+        bool told = !seat->deaf && send_frame(seat, CINCH_FRAME_LEAVE, NULL, 0, until);
         pthread_mutex_unlock(&seat->send_lock);
         /* In the server's process its thread shall be gone when the last rank is; elsewhere nothing
          * unread may be left, which would turn the goodbye into a reset. */

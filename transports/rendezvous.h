@@ -46,6 +46,9 @@ cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rende
  * process's, or one whose ranks have all joined, is left alone. */
 void cinch_rendezvous_forget(const cinchUniqueId *id);
 
+/* The same from a rank that cannot join: the others are told this thread's last error. */
+void cinch_rendezvous_excuse(const cinchUniqueId *id, int rank, int nranks);
+
 /* A second such flag, or NULL, for what the calling thread does next; only that thread then uses
  * the seat. */
 void cinch_rendezvous_also(cinch_rendezvous *rendezvous, const _Atomic bool *cancel);
@@ -95,7 +98,7 @@ cinchResult_t cinch_rendezvous_share_fd(cinch_rendezvous *rendezvous, const uint
                                         int *fds);
 
 /* Looks, without blocking and at the cost of one system call, whether a rank has failed: success,
- * or RemoteError with the cause. */
+ * or RemoteError with the cause. Any thread; success too where another listens just now. */
 cinchResult_t cinch_rendezvous_check(cinch_rendezvous *rendezvous);
 
 /* The descriptor that becomes readable when check has something to say. */

@@ -247,11 +247,22 @@ const char *cinch_meeting_name(const cinch_meeting *meeting, char *text, size_t 
     return text;
 }
 
-void cinch_rendezvous_forget(const cinchUniqueId *id) {
+static void cancel(const cinchUniqueId *id, const char *why, int more) {
     id_layout layout;
     memcpy(&layout, id, sizeof layout);
     if (!memcmp(layout.magic, id_magic, sizeof id_magic) && layout.kind == CINCH_MEET_OWN)
-        cinch_server_cancel(layout.token);
+        cinch_server_cancel(layout.token, why, more);
+}
+
+void cinch_rendezvous_forget(const cinchUniqueId *id) {
+    cancel(id, NULL, 0);
+}
+
+void cinch_rendezvous_excuse(const cinchUniqueId *id, int rank, int nranks) {
+    char why[CINCH_ERROR_TEXT], cause[CINCH_ERROR_TEXT - 80];
+    snprintf(cause, sizeof cause, "%s", cinch_last_error());
+    snprintf(why, sizeof why, "rank %d of %d cannot join: %s", rank, nranks, cause);
+    cancel(id, why, nranks - 1);
 }
 
 uint64_t cinch_meeting_timeout_ms(const cinch_settings *settings) {

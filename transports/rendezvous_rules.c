@@ -99,10 +99,11 @@ static void note_heard(cinch_server *server, const cinch_conn *conn) {
 static void fail_all(cinch_server *server, cinchResult_t code, const char *sentence) {
     if (server->state == CINCH_FAILED) return;
     seats s;
-    bool expected = server->hellos || server->left_out;
+    bool excused = server->cancelled && server->why[0]; /* one rank will not come */
+    bool expected = server->hellos || server->left_out || excused;
     if (server->state == CINCH_FORMING && expected && list_seats(server, &s)) {
         /* Those that are still on their way shall hear it too. */
-        server->awaited = (int)server->most;
+        server->awaited = excused ? server->more : (int)server->most;
         for (uint32_t i = 0; i < s.count; i++)
             if (!i || s.at[i]->hello.rank != s.at[i - 1]->hello.rank) server->awaited--;
         server->linger_ns = cinch_now_ns() + cinch_rendezvous_tune.linger_ms * MS;
@@ -299,8 +300,11 @@ void cinch_rules_time(cinch_server *server, uint64_t now) {
     if (server->state == CINCH_FORMED && server->gathered && now >= server->gather_ns)
         give_up_gather(server);
     if (server->state == CINCH_FORMING && server->cancelled)
-        fail_with(server, cinchRemoteError,
-                  "the meeting point was given up by the process that opened it");
+        fail_with(server, cinchRemoteError, "%s", /* `why` is as it is once that is seen */
+                  server->why[0] ? server->why
+                                 : "the meeting point was given up by the process that opened it");
+    if (server->state == CINCH_FORMING && server->starved)
+        fail_with(server, cinchSystemError, "the process where the ranks meet is out of memory");
     if (server->state == CINCH_FAILED && server->cancelled && server->left_out) {
         cinch_server_close_listeners(server);
         server->awaited = 0;

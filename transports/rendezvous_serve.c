@@ -166,13 +166,14 @@ static void hear_proof(cinch_server *server, cinch_conn *conn) {
 }
 
 /* Checks a whole head and makes room for the body. */
-static bool begin_body(cinch_conn *conn) {
+static bool begin_body(cinch_server *server, cinch_conn *conn) {
     conn->head.magic = le32toh(conn->head.magic);
     conn->head.type = le32toh(conn->head.type);
     conn->head.bytes = le64toh(conn->head.bytes);
     if (!cinch_frame_allowed(conn)) return false;
     conn->body = malloc(conn->head.bytes + 1);
     conn->body_got = 0;
+    server->starved |= !conn->body && !conn->memory; /* a thread of this process tells it itself */
     return conn->body != NULL;
 }
 
@@ -193,7 +194,7 @@ static bool hear_frame(cinch_server *server, cinch_conn *conn) {
     if (in_head) {
         conn->head_got += (size_t)n;
         if (conn->head_got < sizeof conn->head) return true;
-        if (!begin_body(conn)) {
+        if (!begin_body(server, conn)) {
             cinch_warn("the meeting point got a frame that makes no sense from %s", conn->from);
             lost(server, conn);
             return false;

@@ -125,10 +125,14 @@ cinch_conn *cinch_server_take_handed(cinch_server *server) {
     return list;
 }
 
-void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]) {
+void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES], const char *why, int more) {
     pthread_mutex_lock(&lock);
     cinch_server *found = find(token);
     if (found) {
+        if (!found->cancel && why) {
+            snprintf(found->why, sizeof found->why, "%s", why);
+            found->more = more;
+        }
         found->cancel = true;
         wake(found);
     }

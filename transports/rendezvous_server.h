@@ -2,8 +2,8 @@
 /* The inside of the meeting point's server: its connections, and the rules that they follow.
  *
  * rendezvous_server.c starts and ends servers, rendezvous_serve.c moves bytes, and
- * rendezvous_rules.c decides what frames mean. Everything but `handed`, `seats_here`, `ended`
- * and `cancel` belongs to the server's thread. */
+ * rendezvous_rules.c decides what frames mean. Everything but `handed`, `seats_here`, `ended`,
+ * `cancel`, `why` and `more` belongs to the server's thread. */
 #ifndef CINCH_TRANSPORTS_RENDEZVOUS_SERVER_H_
 #define CINCH_TRANSPORTS_RENDEZVOUS_SERVER_H_
 
@@ -87,8 +87,11 @@ struct cinch_server {
     int seats_here;
     bool open; /* neither formed nor failed */
     bool ended, cancel;
+    char why[CINCH_ERROR_TEXT]; /* of the cancelling; empty: none was given */
+    int more;                   /* ranks that shall hear it */
 
     bool cancelled; /* the thread has seen it */
+    bool starved;   /* there was no memory for what a rank says */
     int unix_fd;
     cinch_address listen[CINCH_MEETING_ADDRESSES];
     int listen_fd[CINCH_MEETING_ADDRESSES];

@@ -137,8 +137,9 @@ typedef struct cinch_server cinch_server;
 cinchResult_t cinch_server_start(cinch_meeting *meeting, uint64_t timeout_ms, const char *note);
 
 /* Ends this process's server for the token, where its ranks have not all joined yet, or still waits
- * for ranks that shall hear of its failure. */
-void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES]);
+ * for ranks that shall hear of its failure. why: what ranks are told, of which `more` are on their
+ * way, or NULL. */
+void cinch_server_cancel(const uint8_t token[CINCH_TOKEN_BYTES], const char *why, int more);
 
 /* Takes a seat with this process's server for the token: a connected descriptor, and *server, which
  * wants cinch_server_exit after that was closed. False: there is no such server here. */

@@ -62,9 +62,9 @@ static cinchResult_t allocate(opening *o) {
     o->regions = calloc(n, sizeof *o->regions);
     o->heaps = calloc(n, sizeof *o->heaps);
     o->region_fd = -1;
+    for (size_t i = 0; o->fds && i < n; i++) o->fds[i] = -1;
     if (!o->offers || !o->share || !o->fds || !o->mapped || !o->matrix || !o->regions || !o->heaps)
         return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", o->rank);
-    for (size_t i = 0; i < n; i++) o->fds[i] = -1;
     return cinchSuccess;
 }
 

@@ -59,11 +59,13 @@ struct cinch_link {
 
 /* All of one rank's links, and the shared-memory window where local ranks have one. */
 struct cinch_shm;
+struct cinch_steady_list;
 typedef struct cinch_net {
     int rank, nranks;
-    cinch_link **link;     /* [nranks], own is NULL */
-    uint8_t *local;        /* [nranks]: 1 for ranks on this host, itself included */
-    struct cinch_shm *shm; /* windows of the local ranks; NULL where there are none */
+    cinch_link **link;                /* [nranks], own is NULL */
+    uint8_t *local;                   /* [nranks]: 1 for ranks on this host, itself included */
+    struct cinch_shm *shm;            /* windows of the local ranks; NULL where there are none */
+    struct cinch_steady_list *steady; /* what was registered, see transports/steady.h; or NULL */
 } cinch_net;
 
 typedef struct cinch_net_options {
@@ -96,7 +98,11 @@ typedef struct cinch_transport {
      * communicator, also where want is all 0. */
     cinchResult_t (*open)(const cinch_settings *settings, cinch_rendezvous *rendezvous, int rank,
                           int nranks, const uint8_t *want, const cinch_net_options *options,
-                          cinch_net *net);
+                          cinch_net *net); /* NULL: not in this build, and unusable says so */
+
+    /* Why it is used here only where CINCH_TRANSPORT names it, or NULL, as for no function: nothing
+     * speaks against it. */
+    const char *(*unwanted)(void);
 } cinch_transport;
 const cinch_transport *
 cinch_transport_at(int index); /* in order of preference; NULL past the end */

@@ -28,21 +28,25 @@ typedef struct meeting {
     cinch_event *over;
 } meeting;
 
-static cinchResult_t open_side(cinch_side *side) {
+cinchResult_t cinch_side_open(cinch_side *side) {
     const cinch_device_work *work = side->forward->work;
     int device = side->device;
     void *counts, *seen;
-    CINCH_TRY(work->stream_open(device, &side->net));
-    CINCH_TRY(work->event_open(device, &side->done));
-    CINCH_TRY(work->event_open(device, &side->joined));
-    CINCH_TRY(work->event_open(device, &side->kernels));
-    for (int i = 0; i < 2; i++) CINCH_TRY(work->event_open(device, &side->moved[i]));
-    CINCH_TRY(work->alloc(device, sizeof *side->counts, &counts));
-    side->counts = counts;
+    if (side->seen) return cinchSuccess;
+    if (!side->net) CINCH_TRY(work->stream_open(device, &side->net));
+    cinch_event **events[] = {&side->done, &side->joined, &side->kernels, &side->moved[0],
+                              &side->moved[1]};
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        if (!*events[i]) CINCH_TRY(work->event_open(device, events[i]));
+    if (!side->counts) {
+        CINCH_TRY(work->alloc(device, sizeof *side->counts, &counts));
+        side->counts = counts;
+        CINCH_TRY(work->fill(device, side->net, counts, 0, sizeof *side->counts));
+    }
     CINCH_TRY(work->alloc_pinned(device, sizeof *side->seen, &seen));
-    side->seen = seen;
     memset(seen, 0, sizeof *side->seen);
-    return work->fill(device, side->net, counts, 0, sizeof *side->counts);
+    side->seen = seen;
+    return cinchSuccess;
 }
 
 static cinchResult_t write_card(const cinch_settings *settings, card *mine) {
@@ -64,7 +68,7 @@ static cinchResult_t begin(meeting *m, cinch_side *side) {
     const cinch_device_work *work = side->forward->work;
     size_t bytes = ((size_t)side->nranks + 1) * sizeof(card);
     m->side = side;
-    if (!side->net) CINCH_TRY(open_side(side));
+    CINCH_TRY(cinch_side_open(side));
     CINCH_TRY(work->event_open(side->device, &m->over));
     if (!side->cards) CINCH_TRY(work->alloc(side->device, bytes, &side->cards));
     if (!side->shown) CINCH_TRY(work->alloc_pinned(side->device, bytes, &side->shown));
@@ -86,9 +90,9 @@ static cinchResult_t exchange(meeting *list, int count, bool *ours) {
                                  m->side->comm, m->side->net);
         if (result == cinchInProgress) result = cinchSuccess;
     }
-    cinchResult_t ended = real->GroupEnd();
-    if (result == cinchSuccess) result = ended;
-    for (int i = 0; i < count; i++) result = cinch_side_settle(list[i].side, result);
+    cinchResult_t ended = real->GroupEnd(), was = result == cinchSuccess ? ended : result;
+    result = was;
+    for (int i = 0; i < count; i++) cinch_side_settle_into(list[i].side, was, &result);
     return result;
 }
 
@@ -137,14 +141,8 @@ static bool differs(card *cards, int nranks, char why[CINCH_ERROR_TEXT]) {
     return false;
 }
 
-/* The hosts, numbered in the order of their first ranks. */
-typedef struct places {
-    int hosts, per_host; /* per_host 0: hosts differ in that */
-    int host, local;     /* this rank's, and its place there */
-} places;
-
-static places look_at(const card *cards, int rank, int nranks) {
-    places p = {0};
+static cinch_places look_at(const card *cards, int rank, int nranks) {
+    cinch_places p = {0};
     for (int q = 0; q < nranks; q++) {
         int first = 0, members = 0, before = 0, number = 0;
         while (cards[first].host != cards[q].host) first++;
@@ -182,7 +180,7 @@ static void warn_alone(const cinch_side *side) {
 }
 
 /* Which ranks exchange encoded messages, and by which codec. */
-static void decide(cinch_side *side, const places *p, bool *splits) {
+static void decide(cinch_side *side, const cinch_places *p, bool *splits) {
     cinch_policy *policy = &side->policy;
     const cinch_codec *intra = &policy->intra, *inter = &policy->inter;
     bool both = same_codec(intra, inter), one = p->hosts == side->nranks;
@@ -211,60 +209,78 @@ static void decide(cinch_side *side, const places *p, bool *splits) {
     *splits = inside;
 }
 
-/* Two splits of the caller's communicator: this host's ranks, and those of its place on each. */
-static cinchResult_t split(cinch_side *const *sides, const places *p, const bool *splits, int count,
-                           bool *ours) {
+/* Two splits of the caller's communicator: those of this rank's place on each host, and this host's
+ * ranks. */
+static cinchResult_t split(cinch_side *const *sides, const cinch_places *p, const bool *splits,
+                           int count, bool *ours) {
     const cinch_real *real = &sides[0]->forward->real;
-    cinchResult_t result = cinchSuccess;
     for (int level = 0; level < 2; level++) {
+        cinchResult_t result = cinchSuccess;
         *ours = false;
         CINCH_TRY(real->GroupStart());
         for (int i = 0; i < count && result == cinchSuccess; i++) {
             cinch_side *s = sides[i];
             if (!splits[i]) continue;
-            cinchComm_t *made = level ? &s->flat.comm : &s->inside.comm;
-            int color = level ? p[i].local : p[i].host, key = level ? p[i].host : p[i].local;
-            result = real->CommSplit(s->comm, color, key, made, NULL);
+            int color = level ? p[i].host : p[i].local, key = level ? p[i].local : p[i].host;
+            result = real->CommSplit(s->comm, color, key, &s->split[level].comm, NULL);
             if (result == cinchInProgress) result = cinchSuccess;
         }
         cinchResult_t ended = real->GroupEnd();
         if (result == cinchSuccess) result = ended;
-        for (int i = 0; i < count; i++) result = cinch_side_settle(sides[i], result);
-        for (int i = 0; i < count && result == cinchSuccess; i++) /* what was made, too */
-            result = cinch_side_settle(sides[i], cinchInProgress);
+        for (int i = 0; i < count; i++) /* what was made, too */
+            if (splits[i]) cinch_side_settle_into(sides[i], cinchInProgress, &result);
         CINCH_TRY(result);
     }
-    for (int i = 0; i < count; i++)
-        if (splits[i]) {
-            sides[i]->inside.n = p[i].per_host;
-            sides[i]->inside.rank = p[i].local;
-            sides[i]->flat.n = p[i].hosts;
-            sides[i]->flat.rank = p[i].host;
-        }
+    for (int i = 0; i < count; i++) {
+        if (!splits[i]) continue;
+        sides[i]->split[0] = (cinch_level){sides[i]->split[0].comm, p[i].host, p[i].hosts};
+        sides[i]->split[1] = (cinch_level){sides[i]->split[1].comm, p[i].local, p[i].per_host};
+        sides[i]->splits = true;
+    }
     return cinchSuccess;
 }
 
-static cinchResult_t judge(meeting *list, cinch_side *const *sides, int count, bool *ours) {
-    places *p = calloc((size_t)count, sizeof *p);
+cinchResult_t cinch_side_decide(cinch_side *const *sides, const cinch_places *places, int count,
+                                bool *ours) {
+    bool *divides = calloc((size_t)count, sizeof *divides);
     bool *splits = calloc((size_t)count, sizeof *splits), any = false;
     cinchResult_t result = cinchSuccess;
     *ours = true;
-    if (!p || !splits) result = cinch_fail(cinchSystemError, "out of memory for %d ranks", count);
+    if (!divides || !splits)
+        result = cinch_fail(cinchSystemError, "out of memory for %d ranks", count);
     for (int i = 0; i < count && result == cinchSuccess; i++) {
+        if (sides[i]->state != CINCH_SIDE_NEW) continue;
+        decide(sides[i], &places[i], &divides[i]);
+        splits[i] = divides[i] && !sides[i]->splits; /* else they are there from an earlier codec */
+        any |= splits[i];
+    }
+    if (result == cinchSuccess && any) result = split(sides, places, splits, count, ours);
+    for (int i = 0; i < count && result == cinchSuccess; i++) {
+        cinch_side *s = sides[i];
+        s->flat = divides[i] ? s->split[0] : (cinch_level){s->comm, s->rank, s->nranks};
+        s->inside = divides[i] ? s->split[1] : (cinch_level){NULL, 0, 1};
+    }
+    free(divides);
+    free(splits);
+    return result;
+}
+
+static cinchResult_t judge(meeting *list, cinch_side *const *sides, int count, bool *ours) {
+    cinch_places *p = calloc((size_t)count, sizeof *p);
+    *ours = true;
+    if (!p) return cinch_fail(cinchSystemError, "out of memory for %d ranks", count);
+    for (int i = 0; i < count; i++) {
         cinch_side *side = sides[i];
         char why[CINCH_ERROR_TEXT];
         if (differs(list[i].pinned, side->nranks, why)) {
             side->state = CINCH_SIDE_REFUSED;
             cinch_side_fail(side, cinch_fail(cinchInvalidUsage, "%s", why));
-            continue;
+        } else {
+            p[i] = look_at(list[i].pinned, side->rank, side->nranks);
         }
-        p[i] = look_at(list[i].pinned, side->rank, side->nranks);
-        decide(side, &p[i], &splits[i]);
-        any |= splits[i];
     }
-    if (result == cinchSuccess && any) result = split(sides, p, splits, count, ours);
+    cinchResult_t result = cinch_side_decide(sides, p, count, ours);
     free(p);
-    free(splits);
     return result;
 }
 

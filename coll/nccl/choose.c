@@ -6,9 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* NULL where a CUDA device can be used, else why not. The driver stays loaded once it was called.
- */
-static const char *no_gpu(void) {
+const char *cinch_nccl_no_gpu(void) {
     int (*init)(unsigned), (*count)(int *), devices = 0;
     void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!driver) return "there is no CUDA driver";
@@ -36,7 +34,7 @@ void cinch_nccl_choose(const cinch_settings *settings, cinch_nccl_choice *choice
         snprintf(why, CINCH_ERROR_TEXT, "CINCH_NCCL_MODE=native");
         return;
     }
-    const char *cpu_only = asked == CINCH_NCCL_AUTO ? no_gpu() : NULL;
+    const char *cpu_only = asked == CINCH_NCCL_AUTO ? cinch_nccl_no_gpu() : NULL;
     if (cpu_only) {
         snprintf(why, CINCH_ERROR_TEXT, "%s", cpu_only);
         return;

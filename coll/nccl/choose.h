@@ -22,6 +22,9 @@ typedef struct cinch_nccl_choice {
 /* Auto asks the CUDA driver, and where that has a device, loads the real library. */
 void cinch_nccl_choose(const cinch_settings *settings, cinch_nccl_choice *choice);
 
+/* NULL where a CUDA device can be used, else why not. Starts the driver, which stays loaded. */
+const char *cinch_nccl_no_gpu(void);
+
 /* forward, native, none */
 const char *cinch_nccl_mode_name(cinch_nccl_mode mode);
 

@@ -18,11 +18,11 @@ static _Thread_local struct {
 
 /* ---- beginning and end ---- */
 
-static const char *unusable(const cinch_gpu *gpu, const cinch_codec *codec) {
+const char *cinch_forward_unusable(const cinch_gpu *gpu, const cinch_codec *codec) {
     const char *why = gpu->supports(codec);
     if (why) return why;
     if (!gpu->wire_bytes(codec, 1 << 16) || gpu->state_bytes(codec, 1 << 16))
-        return "messages whose length depends on what is in them are not in forward mode";
+        return "messages whose length depends on what is in them do not go by NCCL";
     return NULL;
 }
 
@@ -38,7 +38,7 @@ static const char *restrict_codecs(cinch_policy *policy, const cinch_gpu *gpu) {
         if (!codec->vt) continue;
         const char *lack = *levels[i].automatic
                                ? "auto goes by measured times, which forward mode has none of"
-                               : unusable(gpu, codec);
+                               : cinch_forward_unusable(gpu, codec);
         if (!lack) continue;
         why = lack;
         codec->vt = NULL;
@@ -92,47 +92,13 @@ void cinch_forward_close(cinch_forward *f) {
     free(f);
 }
 
-/* ---- which calls ---- */
-
-/* What the kernels counted up to the last call whose end the device has reached. */
-static cinchResult_t look_back(cinch_side *side) {
-    int failed = atomic_load(&side->failed);
-    if (failed != cinchSuccess) return cinch_fail_quiet((cinchResult_t)failed, "%s", side->why);
-    const cinch_gpu_counts *seen = side->seen;
-    if (!seen) return cinchSuccess;
-    if (__atomic_load_n(&seen->malformed, __ATOMIC_RELAXED))
-        return cinch_side_fail(
-            side, cinch_fail(cinchRemoteError, "rank %d of %d got a message that is no %s encoding",
-                             side->rank, side->nranks, side->policy.codec.vt->name));
-    if (side->forward->settings.nonfinite && __atomic_load_n(&seen->nonfinite, __ATOMIC_RELAXED))
-        return cinch_side_fail(side, cinch_fail(cinchInvalidUsage,
-                                                "a compressed allreduce met NaN or Inf on rank %d, "
-                                                "and CINCH_NONFINITE=error",
-                                                side->rank));
-    return cinchSuccess;
-}
-
-static bool eligible(const cinch_side *side, const cinch_wanted *w) {
-    if (w->dtype >= cinchNumTypes || w->op >= cinchNumOps) return false;
-    cinch_candidate candidate = {.collective = CINCH_ALLREDUCE,
-                                 .bytes = w->count * cinch_dtype_size(w->dtype),
-                                 .dtype = w->dtype,
-                                 .redop = w->op,
-                                 .in_place = w->send == w->recv};
-    return w->count >= (size_t)side->inside.n && /* every rank of a host has a share */
-           cinch_policy_compresses(&side->policy, &side->forward->settings, w->call, &candidate);
-}
+/* ---- which calls go on as they are ---- */
 
 /* Whether the call goes on as it is: the communicator stays exact, or the stream is captured. */
 static cinchResult_t passes_by(cinch_side *side, cinch_wanted *w, bool *passes) {
     *passes = side->state == CINCH_SIDE_EXACT ||
-              (side->state == CINCH_SIDE_COMPRESSES && !eligible(side, w));
-    if (*passes) return cinchSuccess;
-    CINCH_TRY(side->forward->work->capturing(side->device, w->stream, passes));
-    if (*passes)
-        CINCH_SIDE_WARN(side, CINCH_TOLD_CAPTURE,
-                        "all-reduces that are captured into a graph are not compressed");
-    return cinchSuccess;
+              (side->state == CINCH_SIDE_COMPRESSES && !cinch_wanted_eligible(side, w));
+    return *passes ? cinchSuccess : cinch_wanted_captured(w, passes);
 }
 
 /* ---- running ---- */
@@ -169,49 +135,23 @@ static cinchResult_t run_exact(cinch_wanted *list) {
             real->AllReduce(w->send, w->recv, w->count, w->dtype, w->op, w->side->comm, w->caller);
         if (result == cinchInProgress) result = cinchSuccess;
     }
-    cinchResult_t ended = real->GroupEnd();
-    if (result == cinchSuccess) result = ended;
-    for (const cinch_wanted *w = list; w; w = w->next) result = cinch_side_settle(w->side, result);
-    return result;
-}
-
-/* As NCCL has it: the streams that a communicator has in a group come to one point, the work runs
- * on the first, and all go on from its end. */
-static cinchResult_t join_streams(cinch_wanted *list) {
-    for (cinch_wanted *w = list; w; w = w->next) {
-        if (!w->compress) continue;
-        const cinch_device_work *work = w->side->forward->work;
-        const cinch_wanted *first = list;
-        while (first->side != w->side || !first->compress) first = first->next;
-        w->stream = first->caller;
-        if (w->stream == w->caller) continue;
-        CINCH_TRY(work->record(w->side->joined, w->caller));
-        CINCH_TRY(work->wait(w->stream, w->side->joined));
-    }
-    return cinchSuccess;
-}
-
-static cinchResult_t part_streams(cinch_wanted *list) {
+    cinchResult_t ended = real->GroupEnd(), was = result == cinchSuccess ? ended : result;
+    result = was;
     for (const cinch_wanted *w = list; w; w = w->next)
-        if (w->compress && w->stream != w->caller)
-            CINCH_TRY(w->side->forward->work->wait(w->caller, w->side->done));
-    return cinchSuccess;
+        cinch_side_settle_into(w->side, was, &result);
+    return result;
 }
 
 static cinchResult_t run(cinch_wanted *list, bool *ours) {
     CINCH_TRY(agree(list, ours));
     *ours = true;
     for (cinch_wanted *w = list; w; w = w->next) {
-        CINCH_TRY(look_back(w->side));
-        w->compress = w->side->state == CINCH_SIDE_COMPRESSES && eligible(w->side, w);
+        CINCH_TRY(cinch_side_look_back(w->side));
+        w->compress = w->side->state == CINCH_SIDE_COMPRESSES && cinch_wanted_eligible(w->side, w);
     }
     *ours = false;
     CINCH_TRY(run_exact(list));
-    *ours = true;
-    CINCH_TRY(join_streams(list));
-    CINCH_TRY(cinch_wanted_run(list, ours));
-    *ours = true;
-    return part_streams(list);
+    return cinch_wanted_launch(list, ours);
 }
 
 static cinchResult_t keep(const cinch_wanted *call) {
@@ -281,7 +221,8 @@ cinchResult_t cinch_forward_group_end(cinch_forward *f, bool *ours) {
     if (group.depth > 0) group.depth--;
     if (group.depth > 0) return ended;
     cinch_wanted *list = take_group();
-    for (const cinch_wanted *w = list; w; w = w->next) result = cinch_side_settle(w->side, result);
+    for (const cinch_wanted *w = list; w; w = w->next)
+        cinch_side_settle_into(w->side, ended, &result);
     if (list && result == cinchSuccess) result = run(list, ours);
     if (result == cinchSuccess) result = ended;
     drop(list);
@@ -298,19 +239,10 @@ cinchResult_t cinch_forward_group_simulate(cinch_forward *f, cinchSimInfo_t *inf
 
 /* ---- the communicator's end, and its state ---- */
 
-/* Ends the communicator's own splits and itself. All are told before any is waited for. */
 static cinchResult_t end(cinch_forward *f, cinchComm_t comm,
                          cinchResult_t (*by)(cinchComm_t comm)) {
     cinch_side *side = cinch_side_bury(f, comm);
-    bool inner = side && side->inside.n > 1 && f->real.GroupStart() == cinchSuccess;
-    cinchResult_t results[3] = {cinchSuccess, cinchSuccess, cinchSuccess};
-    if (inner) results[1] = by(side->flat.comm);
-    if (inner) results[2] = by(side->inside.comm);
-    results[0] = by(comm);
-    cinchResult_t result = results[0];
-    for (int i = 1; i < 3 && result == cinchSuccess; i++) result = results[i];
-    cinchResult_t ended = inner ? f->real.GroupEnd() : cinchSuccess;
-    if (result == cinchSuccess) result = ended;
+    cinchResult_t result = cinch_side_end(side, comm, f, by);
     if (side) cinch_side_leave(side);
     if (group.depth == 0) cinch_side_reap(f);
     return result;
@@ -329,7 +261,7 @@ cinchResult_t cinch_forward_async_error(cinch_forward *f, cinchComm_t comm, cinc
     if (!state || (*state != cinchSuccess && *state != cinchInProgress)) return cinchSuccess;
     cinch_side *side = cinch_side_get(f, comm, false);
     if (!side) return cinchSuccess;
-    cinchResult_t ours = look_back(side);
+    cinchResult_t ours = cinch_side_look_back(side);
     if (ours != cinchSuccess) *state = ours;
     cinch_side_leave(side);
     return cinchSuccess;

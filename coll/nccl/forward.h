@@ -3,31 +3,8 @@
 #ifndef CINCH_COLL_NCCL_FORWARD_H_
 #define CINCH_COLL_NCCL_FORWARD_H_
 
+#include "coll/nccl/real.h"
 #include "coll/policy.h"
-
-/* The functions of the real library by which compressed all-reduces go. Handles are its own. */
-#define CINCH_REAL_NEEDED(X)                                                                       \
-    X(AllGather)                                                                                   \
-    X(AllReduce)                                                                                   \
-    X(CommAbort)                                                                                   \
-    X(CommCount)                                                                                   \
-    X(CommCuDevice)                                                                                \
-    X(CommDestroy)                                                                                 \
-    X(CommGetAsyncError)                                                                           \
-    X(CommUserRank)                                                                                \
-    X(GroupEnd)                                                                                    \
-    X(GroupStart)                                                                                  \
-    X(Recv)                                                                                        \
-    X(ReduceScatter)                                                                               \
-    X(Send)
-
-typedef struct cinch_real {
-#define X(name) __typeof__(cinch##name) *name;
-    CINCH_REAL_NEEDED(X)
-#undef X
-    __typeof__(cinchCommSplit) *CommSplit;               /* NULL before 2.18 */
-    __typeof__(cinchGroupSimulateEnd) *GroupSimulateEnd; /* NULL before 2.22 */
-} cinch_real;
 
 typedef struct cinch_forward cinch_forward;
 

@@ -3,7 +3,6 @@
  * we call it goes straight back to it. */
 #include "coll/nccl/hooks.h"
 
-#include <dlfcn.h>
 #include <string.h>
 
 #include "coll/nccl/forward.h"
@@ -84,11 +83,7 @@ cinch_nccl_function cinch_nccl_hook(const char *name) {
 
 bool cinch_nccl_hooks_open(cinch_settings *settings, void *handle, cinchResult_t *result,
                            char why[CINCH_ERROR_TEXT]) {
-#define X(name) *(void **)&real.name = dlsym(handle, "nccl" #name);
-    CINCH_REAL_NEEDED(X)
-    X(CommSplit)
-    X(GroupSimulateEnd)
-#undef X
+    cinch_real_resolve(handle, &real);
     *result = cinch_forward_open(settings, &real, &forward, why);
     return forward != NULL;
 }

@@ -8,7 +8,7 @@
 enum { UNUSED_CALLS = 1000 };
 
 static bool same_key(const cinch_ef_key *a, const cinch_ef_key *b) {
-    return a->id == b->id && a->count == b->count && a->kind == b->kind;
+    return a->id == b->id && a->count == b->count && a->kind == b->kind && a->tagged == b->tagged;
 }
 
 static cinch_residual *unlink_at(cinch_residual **at) {
@@ -77,6 +77,15 @@ static cinchResult_t find_memory(cinch_side *side, size_t room, cinch_residual *
     return cinchSuccess;
 }
 
+/* New residuals: zero, on the stream, or what somebody knows of them. */
+static cinchResult_t begin(cinch_side *side, cinch_residual *r, cinchStream_t stream) {
+    bool seeded = false;
+    if (side->seed) CINCH_TRY(side->seed(side->owner, &r->key, r, &seeded));
+    size_t bytes = (r->nsender + r->nowner) * sizeof(float);
+    return seeded ? cinchSuccess
+                  : side->forward->work->fill(side->device, stream, r->sender, 0, bytes);
+}
+
 cinchResult_t cinch_residual_get(cinch_side *side, const cinch_ef_key *key, size_t nsender,
                                  size_t nowner, cinchStream_t stream, cinch_residual **out) {
     cinch_residuals *all = &side->residuals;
@@ -92,8 +101,8 @@ cinchResult_t cinch_residual_get(cinch_side *side, const cinch_ef_key *key, size
         r->nsender = nsender;
         r->nowner = nowner;
         r->owner = r->sender + nsender;
-        size_t bytes = (nsender + nowner) * sizeof(float);
-        cinchResult_t result = side->forward->work->fill(side->device, stream, r->sender, 0, bytes);
+        r->order = all->orders++;
+        cinchResult_t result = begin(side, r, stream);
         if (result != cinchSuccess) {
             r->next = all->spare;
             all->spare = r;
@@ -105,6 +114,10 @@ cinchResult_t cinch_residual_get(cinch_side *side, const cinch_ef_key *key, size
     all->used = r;
     *out = r;
     return cinchSuccess;
+}
+
+void cinch_residuals_drop(cinch_side *side) {
+    while (side->residuals.used) drop_at(&side->residuals, &side->residuals.used);
 }
 
 static void free_list(const cinch_side *side, cinch_residual *list) {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 static cinch_side *find(const cinch_forward *f, cinchComm_t comm) {
@@ -15,16 +16,7 @@ static cinch_side *find(const cinch_forward *f, cinchComm_t comm) {
     return side;
 }
 
-/* The real library checks the handle. */
-static cinch_side *make(cinch_forward *f, cinchComm_t comm) {
-    int rank, nranks, device;
-    cinchResult_t state = cinchSuccess;
-    if (f->real.CommGetAsyncError(comm, &state) != cinchSuccess || state != cinchSuccess ||
-        f->real.CommCount(comm, &nranks) != cinchSuccess ||
-        f->real.CommUserRank(comm, &rank) != cinchSuccess ||
-        f->real.CommCuDevice(comm, &device) != cinchSuccess || nranks < 1 || rank < 0 ||
-        rank >= nranks)
-        return NULL;
+cinch_side *cinch_side_new(cinch_forward *f, cinchComm_t comm, int rank, int nranks, int device) {
     cinch_side *side = calloc(1, sizeof *side);
     if (!side) return NULL;
     side->forward = f;
@@ -38,6 +30,19 @@ static cinch_side *make(cinch_forward *f, cinchComm_t comm) {
     side->state = nranks > 1 ? CINCH_SIDE_NEW : CINCH_SIDE_EXACT;
     side->users = 1;
     return side;
+}
+
+/* The real library checks the handle. */
+static cinch_side *make(cinch_forward *f, cinchComm_t comm) {
+    int rank, nranks, device;
+    cinchResult_t state = cinchSuccess;
+    if (f->real.CommGetAsyncError(comm, &state) != cinchSuccess || state != cinchSuccess ||
+        f->real.CommCount(comm, &nranks) != cinchSuccess ||
+        f->real.CommUserRank(comm, &rank) != cinchSuccess ||
+        f->real.CommCuDevice(comm, &device) != cinchSuccess || nranks < 1 || rank < 0 ||
+        rank >= nranks)
+        return NULL;
+    return cinch_side_new(f, comm, rank, nranks, device);
 }
 
 cinch_side *cinch_side_get(cinch_forward *f, cinchComm_t comm, bool wanted) {
@@ -131,14 +136,12 @@ cinchResult_t cinch_side_fail(cinch_side *side, cinchResult_t code) {
     return code;
 }
 
-/* The communicator's state, and that of those split off it: the first failure, else whether one is
- * not ready. */
-static cinchResult_t state_of(const cinch_side *side) {
-    const cinchComm_t comms[] = {side->comm, side->flat.comm, side->inside.comm};
+cinchResult_t cinch_side_state(const cinch_side *side) {
+    const cinchComm_t comms[] = {side->comm, side->split[0].comm, side->split[1].comm};
     bool waits = false;
     for (size_t i = 0; i < sizeof comms / sizeof *comms; i++) {
         cinchResult_t state = cinchSuccess;
-        if (!comms[i] || (i && comms[i] == side->comm)) continue;
+        if (!comms[i]) continue;
         CINCH_TRY(side->forward->real.CommGetAsyncError(comms[i], &state));
         if (state != cinchSuccess && state != cinchInProgress) return state;
         waits |= state == cinchInProgress;
@@ -146,13 +149,42 @@ static cinchResult_t state_of(const cinch_side *side) {
     return waits ? cinchInProgress : cinchSuccess;
 }
 
+/* A call takes some microseconds more, as a rule; only what connects ranks takes long. */
 cinchResult_t cinch_side_settle(const cinch_side *side, cinchResult_t result) {
+    enum { BRISK = 200 };
     const struct timespec nap = {.tv_nsec = 20000};
-    while (result == cinchInProgress && !atomic_load(&side->leaving)) {
-        result = state_of(side);
-        if (result == cinchInProgress) nanosleep(&nap, NULL);
+    uint64_t began = 0;
+    for (int i = 0; result == cinchInProgress && !atomic_load(&side->leaving); i++) {
+        result = cinch_side_state(side);
+        if (result != cinchInProgress) break;
+        if (i < BRISK) {
+            sched_yield();
+            continue;
+        }
+        if (!began) began = cinch_now_ns();
+        if (side->watch) CINCH_TRY(side->watch(side->owner, cinch_now_ns() - began));
+        nanosleep(&nap, NULL);
     }
     return result;
+}
+
+void cinch_side_settle_into(const cinch_side *side, cinchResult_t was, cinchResult_t *result) {
+    if (was != cinchInProgress) return;
+    cinchResult_t now = cinch_side_settle(side, was);
+    if (*result == cinchSuccess || *result == cinchInProgress) *result = now;
+}
+
+cinchResult_t cinch_side_end(const cinch_side *side, cinchComm_t comm, const cinch_forward *f,
+                             cinchResult_t (*by)(cinchComm_t comm)) {
+    bool inner = side && side->splits && f->real.GroupStart() == cinchSuccess;
+    cinchResult_t results[3] = {cinchSuccess, cinchSuccess, cinchSuccess};
+    if (inner) results[1] = by(side->split[0].comm);
+    if (inner) results[2] = by(side->split[1].comm);
+    results[0] = by(comm);
+    cinchResult_t result = results[0];
+    for (int i = 1; i < 3 && result == cinchSuccess; i++) result = results[i];
+    cinchResult_t ended = inner ? f->real.GroupEnd() : cinchSuccess;
+    return result == cinchSuccess ? ended : result;
 }
 
 void *cinch_side_scratch(cinch_side *side, size_t bytes) {

@@ -315,6 +315,7 @@ static cinchResult_t find_residual(cinch_wanted *w) {
                         .count = w->count,
                         .kind = (uint32_t)w->dtype | (uint32_t)w->op << 8 |
                                 (uint32_t)CINCH_ALLREDUCE << 16};
+    if (w->keyed) key = w->key;
     size_t nowner = exchanges(w) ? 0 : cinch_cut_part_max(&w->cut) * w->cut.rounds;
     w->residual = NULL;
     if (!codec_of(w)->ef) return cinchSuccess;
@@ -345,10 +346,10 @@ static cinchResult_t move_all(cinch_wanted *list, size_t k) {
     CINCH_TRY(real->GroupStart());
     for (cinch_wanted *w = list; w && result == cinchSuccess; w = w->next)
         if (w->running) result = move(w, k);
-    cinchResult_t ended = real->GroupEnd();
-    if (result == cinchSuccess) result = ended;
+    cinchResult_t ended = real->GroupEnd(), was = result == cinchSuccess ? ended : result;
+    result = was;
     for (cinch_wanted *w = list; w; w = w->next)
-        if (w->running) result = cinch_side_settle(w->side, result);
+        if (w->running) cinch_side_settle_into(w->side, was, &result);
     return result;
 }
 

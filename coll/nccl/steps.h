@@ -24,6 +24,8 @@ typedef struct cinch_wanted {
     uint64_t call;        /* the communicator's number */
     bool compress;
     bool over, running;
+    bool keyed; /* error feedback belongs to this key; else to the send pointer */
+    cinch_ef_key key;
 
     /* From cinch_wanted_plan on. */
     size_t esize;
@@ -40,6 +42,19 @@ typedef struct cinch_wanted {
     float *box;
     cinch_residual *residual;
 } cinch_wanted;
+
+/* What the kernels counted up to the last call whose end the device has reached: Success, or the
+ * communicator's failure. */
+cinchResult_t cinch_side_look_back(cinch_side *side);
+
+/* Whether a call of a communicator that compresses is one to be compressed; and whether its stream
+ * is captured, in which case it is not, which is said once. */
+bool cinch_wanted_eligible(const cinch_side *side, const cinch_wanted *w);
+cinchResult_t cinch_wanted_captured(cinch_wanted *w, bool *is);
+
+/* Runs the list's compressed all-reduces; the streams that a communicator has there join before and
+ * part behind. *ours as in forward.h. */
+cinchResult_t cinch_wanted_launch(cinch_wanted *list, bool *ours);
 
 /* Runs the list's compressed all-reduces, a wave of one per communicator at a time: each step is
  * one group of the real library over all of them, as NCCL wants it where one thread drives several

@@ -244,6 +244,8 @@ static bool fuses(const cinch_codec *codec) {
     return k.kind == INT8 || k.kind == BF16;
 }
 
+_Static_assert(CINCH_GPU_FUSED_TERMS <= CINCH_CUDA_TERMS, "one launch takes them");
+
 static cinchResult_t sum_encode(const cinch_gpu_where *at, const cinch_codec *codec,
                                 const cinchCodecSite_t *site, const cinch_gpu_term *terms,
                                 int nterms, cinchDataType_t src_dtype, float *residual,

@@ -1,60 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stand-in: each work posts what the rank offers, waits for its peers' offers, reads them into
  * memory of its own, waits until its peers have read what it offered, and writes its results. */
-#include "tests/nccl/moving.h"
-
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "compress/dtype.h"
 #include "compress/reduce.h"
-#include "tests/cuda/emulate.h"
-#include "tests/cuda/runtime/fake.h"
+#include "tests/nccl/moving_inside.h"
 
-enum { RANKS = 8, COMMS = 64, RING = 256, OPS = 512 };
-
-typedef enum { ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, SEND, RECV, SPLIT } kind;
-
-typedef struct offer {
-    kind what;
-    const void *send;
-    size_t count;
-    cinchDataType_t dtype;
-    cinchRedOp_t op;
-} offer;
-
-/* What the ranks of a communicator share. The words are pinned: streams wait for them. */
-typedef struct clique {
-    int n, alive, first[2]; /* first: ranks that came to their first work, and with messages */
-    struct words {
-        uint32_t offered[RANKS], read[RANKS];             /* collectives */
-        uint32_t sent[RANKS][RANKS], taken[RANKS][RANKS]; /* messages, by sender and receiver */
-    } * words;
-    offer collective[RING][RANKS], message[RANKS][RANKS][RING];
-    struct {
-        int came, color[RANKS], key[RANKS], rank[RANKS];
-        struct clique *of[RANKS];
-        int left;
-    } split;
-} clique;
-
-typedef struct comm {
-    bool there;
-    clique *clique;
-    int rank, device, dawdles;
-    bool slow, launched[2];
-    uint32_t collectives, sent[RANKS], received[RANKS];
-    cudaEvent_t last;
-    bool ran;
-    cinchResult_t state;
-    moving_seen seen;
-} comm;
-
-static comm all[COMMS];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static comm all[COMMS], *last_on[CUDA_FAKE_DEVICES];
+int moving_aborts;
+pthread_mutex_t moving_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t moving_changed = PTHREAD_COND_INITIALIZER;
 
 typedef struct called {
     comm *comm;
@@ -71,18 +28,14 @@ static _Thread_local struct {
     called op[OPS];
 } group;
 
-#define CUDA(call)                                                                                 \
-    do {                                                                                           \
-        cudaError_t err_ = (call);                                                                 \
-        if (err_ != cudaSuccess) cinch_emulate_wrong("%s: %d", #call, (int)err_);                  \
-    } while (0)
+#define CUDA CUDA_MUST
 
-static comm *known(cinchComm_t handle) {
+comm *moving_known(cinchComm_t handle) {
     comm *c = (comm *)(void *)handle;
     return c >= all && c < all + COMMS && c->there ? c : NULL;
 }
 #define COMM(handle)                                                                               \
-    comm *c = known(handle);                                                                       \
+    comm *c = moving_known(handle);                                                                \
     if (!c) return cinchInvalidArgument
 
 /* ---- works ---- */
@@ -126,29 +79,50 @@ static void post_reads(void *arg) {
 }
 
 static void check_same(const offer *a, const offer *b, int q) {
-    if (a->what != b->what || a->count != b->count || a->dtype != b->dtype || a->op != b->op)
+    if (a->what != b->what || a->count != b->count || a->dtype != b->dtype || a->op != b->op ||
+        a->root != b->root || !a->premul != !b->premul)
         cinch_emulate_wrong("rank %d calls collective %d of %zu, another %d of %zu", q,
                             (int)b->what, b->count, (int)a->what, a->count);
 }
 
+/* What rank q puts into a sum; where that is multiplied first, in memory for that. */
+static const void *term_of(const job *j, const offer *theirs, size_t count, unsigned char **own) {
+    size_t esize = cinch_dtype_size(theirs->dtype);
+    const char *from = theirs->send;
+    if (theirs->what == REDUCE_SCATTER) from += (size_t)j->rank * count * esize;
+    if (!theirs->premul) return from;
+    *own = malloc(count * esize);
+    cinch_premul(*own, from, theirs->dtype, count,
+                 theirs->premul->there ? theirs->premul->there : theirs->premul->bits);
+    return *own;
+}
+
+static void read_sum(const job *j, piece *p, const offer *every) {
+    const offer *mine = &p->op.offer;
+    const void *src[RANKS];
+    unsigned char *own[RANKS] = {NULL};
+    bool avg = mine->op == cinchAvg;
+    for (int q = 0; q < j->clique->n; q++) src[q] = term_of(j, &every[q], mine->count, &own[q]);
+    void *dst = p->result;
+    cinch_reduce_fn reduce = cinch_reduce_kernel(mine->dtype, avg ? cinchSum : mine->op);
+    reduce(&dst, 1, src, j->clique->n, mine->count, avg ? j->clique->n : 0, 0);
+    for (int q = 0; q < j->clique->n; q++) free(own[q]);
+}
+
 static void read_collective(const job *j, piece *p) {
     const offer *mine = &p->op.offer, *every = j->clique->collective[p->number % RING];
-    size_t esize = cinch_dtype_size(mine->dtype), n = (size_t)j->clique->n;
-    size_t count = mine->count, block = count * esize;
-    const void *src[RANKS];
-    bool scatters = mine->what == REDUCE_SCATTER;
+    size_t n = (size_t)j->clique->n, block = mine->count * cinch_dtype_size(mine->dtype);
+    for (int q = 0; q < j->clique->n; q++) check_same(mine, &every[q], q);
+    if (mine->what == REDUCE && mine->root != j->rank) return;
     p->bytes = mine->what == ALL_GATHER ? n * block : block;
     p->result = malloc(p->bytes);
-    for (int q = 0; q < j->clique->n; q++) {
-        check_same(mine, &every[q], q);
-        src[q] = (const char *)every[q].send + (scatters ? (size_t)j->rank * block : 0);
-        if (mine->what == ALL_GATHER) memcpy(p->result + (size_t)q * block, src[q], block);
+    if (mine->what == BROADCAST) {
+        memcpy(p->result, every[mine->root].send, block);
+    } else if (mine->what == ALL_GATHER) {
+        for (size_t q = 0; q < n; q++) memcpy(p->result + q * block, every[q].send, block);
+    } else {
+        read_sum(j, p, every);
     }
-    if (mine->what == ALL_GATHER) return;
-    void *dst = p->result;
-    cinch_reduce_fn reduce =
-        cinch_reduce_kernel(mine->dtype, mine->op == cinchAvg ? cinchSum : mine->op);
-    reduce(&dst, 1, src, (int)n, count, mine->op == cinchAvg ? (int)n : 0, 0);
 }
 
 static void read_message(const job *j, piece *p) {
@@ -163,7 +137,8 @@ static void read_message(const job *j, piece *p) {
 
 static void read_offers(void *arg) {
     job *j = *(job **)arg;
-    for (int i = 0; i < j->count; i++)
+    bool aborted = __atomic_load_n(&j->clique->aborted, __ATOMIC_ACQUIRE);
+    for (int i = 0; i < j->count && !aborted; i++)
         if (j->piece[i].op.offer.what == RECV)
             read_message(j, &j->piece[i]);
         else if (j->piece[i].op.offer.what != SEND)
@@ -193,7 +168,11 @@ static void count_call(comm *c, const called *op) {
     c->seen.allreduces += op->offer.what == ALL_REDUCE;
     c->seen.allgathers += op->offer.what == ALL_GATHER;
     c->seen.reducescatters += op->offer.what == REDUCE_SCATTER;
+    c->seen.broadcasts += op->offer.what == BROADCAST;
+    c->seen.reduces += op->offer.what == REDUCE;
     c->seen.sends += op->offer.what == SEND;
+    c->seen.recvs += op->offer.what == RECV;
+    c->seen.premuls += op->offer.premul != NULL;
     if (op->offer.what == SEND || op->offer.what == ALL_GATHER) c->seen.bytes += bytes;
 }
 
@@ -202,7 +181,7 @@ static job *make_job(comm *c, const called *ops, int count) {
     j->comm = c;
     j->clique = c->clique;
     j->rank = c->rank;
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&moving_lock);
     for (int i = 0; i < count; i++) {
         if (ops[i].comm != c || ops[i].offer.what == SPLIT) continue;
         piece *p = &j->piece[j->count++];
@@ -219,7 +198,7 @@ static job *make_job(comm *c, const called *ops, int count) {
         }
     }
     j->offered = c->collectives;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&moving_lock);
     return j;
 }
 
@@ -283,12 +262,13 @@ static int compare_keys(const clique *k, int a, int b) {
     return k->split.key[a] != k->split.key[b] ? k->split.key[a] - k->split.key[b] : a - b;
 }
 
-static comm *new_comm(clique *k, int rank, int device) {
+comm *moving_new(clique *k, int rank, int device) {
     comm *c = all;
     while (c < all + COMMS && c->there) c++;
     if (c == all + COMMS) cinch_emulate_wrong("too many communicators");
     int before;
     *c = (comm){.there = true, .clique = k, .rank = rank, .device = device};
+    last_on[device] = c;
     CUDA(cudaGetDevice(&before));
     CUDA(cudaSetDevice(device));
     CUDA(cudaEventCreateWithFlags(&c->last, cudaEventDisableTiming));
@@ -296,9 +276,9 @@ static comm *new_comm(clique *k, int rank, int device) {
     return c;
 }
 
-static clique *new_clique(int n) {
+clique *moving_new_clique(int n) {
     clique *k = calloc(1, sizeof *k);
-    k->n = k->alive = n;
+    k->n = k->alive = n; /* ranks that have not ended, whether they came or not */
     CUDA(cudaHostAlloc((void **)&k->words, sizeof *k->words, cudaHostAllocPortable));
     memset(k->words, 0, sizeof *k->words);
     return k;
@@ -315,59 +295,61 @@ static void divide(clique *k) {
             rank += compare_keys(k, q, r) < 0;
             if (q < r) of = k->split.of[q];
         }
-        k->split.of[r] = of ? of : new_clique(members);
+        k->split.of[r] = of ? of : moving_new_clique(members);
         k->split.rank[r] = rank;
     }
     k->split.left = k->n;
 }
 
 static void split_all(void) {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&moving_lock);
     for (int i = 0; i < group.count; i++) {
         const called *op = &group.op[i];
         if (op->offer.what != SPLIT) continue;
         clique *k = op->comm->clique;
-        while (k->split.left) pthread_cond_wait(&changed, &lock);
+        while (k->split.left) pthread_cond_wait(&moving_changed, &moving_lock);
         k->split.color[op->comm->rank] = op->color;
         k->split.key[op->comm->rank] = op->key;
         if (++k->split.came == k->n) divide(k);
-        pthread_cond_broadcast(&changed);
+        pthread_cond_broadcast(&moving_changed);
     }
     for (int i = 0; i < group.count; i++) {
         const called *op = &group.op[i];
         if (op->offer.what != SPLIT) continue;
         clique *k = op->comm->clique;
-        while (!k->split.left) pthread_cond_wait(&changed, &lock);
+        while (!k->split.left) pthread_cond_wait(&moving_changed, &moving_lock);
         int r = op->comm->rank;
-        comm *made = new_comm(k->split.of[r], k->split.rank[r], op->comm->device);
+        comm *made = moving_new(k->split.of[r], k->split.rank[r], op->comm->device);
         made->slow = op->comm->slow;
         made->dawdles = made->slow ? 3 : 0;
         *op->made = (cinchComm_t)(void *)made;
         if (--k->split.left == 0) k->split.came = 0;
-        pthread_cond_broadcast(&changed);
+        pthread_cond_broadcast(&moving_changed);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&moving_lock);
 }
 
 /* A communicator's first work, and its first with messages, wait for all ranks: of all that the
  * group holds at once. */
 static void connect_all(void) {
     bool comes[OPS][2] = {{false}};
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&moving_lock);
     for (int i = 0; i < group.count; i++) {
         comm *c = group.op[i].comm;
         int which = group.op[i].offer.what >= SEND;
         if (c->launched[which] || group.op[i].offer.what == SPLIT) continue;
-        comes[i][which] = c->launched[which] = true;
+        c->launched[which] = true;
+        comes[i][which] = !c->slow; /* one that does not block says InProgress meanwhile */
         c->clique->first[which]++;
-        pthread_cond_broadcast(&changed);
+        pthread_cond_broadcast(&moving_changed);
     }
     for (int i = 0; i < group.count; i++)
         for (int which = 0; which < 2; which++) {
             const clique *k = group.op[i].comm->clique;
-            while (comes[i][which] && k->first[which] < k->n) pthread_cond_wait(&changed, &lock);
+            while (comes[i][which] && k->first[which] < k->n)
+                pthread_cond_wait(&moving_changed, &moving_lock);
         }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&moving_lock);
 }
 
 static cinchResult_t group_start(void) {
@@ -412,14 +394,16 @@ static cinchResult_t add(called op) {
 static cinchResult_t all_reduce(const void *send, void *recv, size_t count, cinchDataType_t dtype,
                                 cinchRedOp_t op, cinchComm_t handle, cinchStream_t stream) {
     COMM(handle);
-    offer o = {ALL_REDUCE, send, count, dtype, op};
+    offer o = {ALL_REDUCE, send, count, dtype, op, 0, moving_scalar_of(c, op, dtype)};
+    if (o.premul) o.op = cinchSum;
+    if (o.op >= cinchNumOps) return cinchInvalidArgument;
     return add((called){.comm = c, .offer = o, .recv = recv, .stream = stream});
 }
 
 static cinchResult_t all_gather(const void *send, void *recv, size_t count, cinchDataType_t dtype,
                                 cinchComm_t handle, cinchStream_t stream) {
     COMM(handle);
-    offer o = {ALL_GATHER, send, count, dtype, 0};
+    offer o = {ALL_GATHER, send, count, dtype, 0, 0, NULL};
     return add((called){.comm = c, .offer = o, .recv = recv, .stream = stream});
 }
 
@@ -427,21 +411,40 @@ static cinchResult_t reduce_scatter(const void *send, void *recv, size_t count,
                                     cinchDataType_t dtype, cinchRedOp_t op, cinchComm_t handle,
                                     cinchStream_t stream) {
     COMM(handle);
-    offer o = {REDUCE_SCATTER, send, count, dtype, op};
+    offer o = {REDUCE_SCATTER, send, count, dtype, op, 0, moving_scalar_of(c, op, dtype)};
+    if (o.premul) o.op = cinchSum;
+    if (o.op >= cinchNumOps) return cinchInvalidArgument;
+    return add((called){.comm = c, .offer = o, .recv = recv, .stream = stream});
+}
+
+static cinchResult_t broadcast(const void *send, void *recv, size_t count, cinchDataType_t dtype,
+                               int root, cinchComm_t handle, cinchStream_t stream) {
+    COMM(handle);
+    offer o = {BROADCAST, send, count, dtype, 0, root, NULL};
+    return add((called){.comm = c, .offer = o, .recv = recv, .stream = stream});
+}
+
+static cinchResult_t reduce_to(const void *send, void *recv, size_t count, cinchDataType_t dtype,
+                               cinchRedOp_t op, int root, cinchComm_t handle,
+                               cinchStream_t stream) {
+    COMM(handle);
+    offer o = {REDUCE, send, count, dtype, op, root, moving_scalar_of(c, op, dtype)};
+    if (o.premul) o.op = cinchSum;
+    if (o.op >= cinchNumOps) return cinchInvalidArgument;
     return add((called){.comm = c, .offer = o, .recv = recv, .stream = stream});
 }
 
 static cinchResult_t send_to(const void *send, size_t count, cinchDataType_t dtype, int peer,
                              cinchComm_t handle, cinchStream_t stream) {
     COMM(handle);
-    offer o = {SEND, send, count, dtype, 0};
+    offer o = {SEND, send, count, dtype, 0, 0, NULL};
     return add((called){.comm = c, .offer = o, .peer = peer, .stream = stream});
 }
 
 static cinchResult_t recv_from(void *recv, size_t count, cinchDataType_t dtype, int peer,
                                cinchComm_t handle, cinchStream_t stream) {
     COMM(handle);
-    offer o = {RECV, NULL, count, dtype, 0};
+    offer o = {RECV, NULL, count, dtype, 0, 0, NULL};
     return add((called){.comm = c, .offer = o, .recv = recv, .peer = peer, .stream = stream});
 }
 
@@ -469,11 +472,30 @@ static cinchResult_t comm_device(const cinchComm_t handle, int *device) {
     return cinchSuccess;
 }
 
+/* Whether a communicator that does not block waits for other ranks. */
+static bool connects(const comm *c) {
+    pthread_mutex_lock(&moving_lock);
+    bool waits = c->inits && c->clique->made < c->clique->n;
+    for (int which = 0; which < 2; which++)
+        waits |= c->slow && c->launched[which] && c->clique->first[which] < c->clique->n;
+    pthread_mutex_unlock(&moving_lock);
+    return waits;
+}
+
 static cinchResult_t async_error(cinchComm_t handle, cinchResult_t *state) {
     COMM(handle);
-    *state = c->dawdles ? cinchInProgress : c->state;
+    bool waits = connects(c) || (c->state == cinchSuccess && c->dawdles);
+    *state = waits ? cinchInProgress : c->state;
     if (c->dawdles) c->dawdles--;
     return cinchSuccess;
+}
+
+/* Lets go of what waits for others. */
+static void release_all(clique *k) {
+    enum { BEYOND = 0x7f000000 };
+    uint32_t *word = (uint32_t *)k->words;
+    __atomic_store_n(&k->aborted, true, __ATOMIC_RELEASE);
+    for (size_t i = 0; i < sizeof *k->words / sizeof *word; i++) raise(&word[i], BEYOND);
 }
 
 /* Waits for the communicator's work, as NCCL's does. */
@@ -481,48 +503,74 @@ static cinchResult_t comm_destroy(cinchComm_t handle) {
     COMM(handle);
     if (c->ran) CUDA(cudaEventSynchronize(c->last));
     CUDA(cudaEventDestroy(c->last));
-    pthread_mutex_lock(&lock);
+    while (c->scalars) {
+        moving_scalar *next = c->scalars->next;
+        free(c->scalars);
+        c->scalars = next;
+    }
+    pthread_mutex_lock(&moving_lock);
     c->there = false;
     if (--c->clique->alive == 0) {
+        moving_forget(c->clique);
         CUDA(cudaFreeHost(c->clique->words));
         free(c->clique);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&moving_lock);
     return cinchSuccess;
+}
+
+static cinchResult_t comm_abort(cinchComm_t handle) {
+    COMM(handle);
+    release_all(c->clique);
+    moving_aborts++;
+    return comm_destroy(handle);
 }
 
 const cinch_real moving_nccl = {.AllGather = all_gather,
                                 .AllReduce = all_reduce,
-                                .CommAbort = comm_destroy,
+                                .Broadcast = broadcast,
+                                .CommAbort = comm_abort,
                                 .CommCount = comm_count,
                                 .CommCuDevice = comm_device,
                                 .CommDestroy = comm_destroy,
                                 .CommGetAsyncError = async_error,
+                                .CommInitRankConfig = moving_init_rank,
                                 .CommUserRank = comm_rank,
                                 .GroupEnd = group_end,
+                                .GetLastError = moving_last_error,
+                                .GetUniqueId = moving_unique_id,
                                 .GroupStart = group_start,
                                 .Recv = recv_from,
+                                .RedOpCreatePreMulSum = moving_premul,
+                                .RedOpDestroy = moving_premul_forget,
+                                .Reduce = reduce_to,
                                 .ReduceScatter = reduce_scatter,
                                 .Send = send_to,
                                 .CommSplit = comm_split,
                                 .GroupSimulateEnd = group_simulate};
 
 void moving_init(cinchComm_t *comms, int n, const int *devices) {
-    pthread_mutex_lock(&lock);
-    clique *k = new_clique(n);
+    pthread_mutex_lock(&moving_lock);
+    clique *k = moving_new_clique(n);
     for (int r = 0; r < n; r++)
-        comms[r] = (cinchComm_t)(void *)new_comm(k, r, devices ? devices[r] : 0);
-    pthread_mutex_unlock(&lock);
+        comms[r] = (cinchComm_t)(void *)moving_new(k, r, devices ? devices[r] : 0);
+    pthread_mutex_unlock(&moving_lock);
 }
 
 moving_seen moving_look(cinchComm_t comm_handle) {
-    return known(comm_handle)->seen;
+    return moving_known(comm_handle)->seen;
+}
+moving_seen moving_look_at(int device) {
+    return last_on[device] ? last_on[device]->seen : (moving_seen){0};
+}
+cinchComm_t moving_newest(int device) {
+    return (cinchComm_t)(void *)last_on[device];
 }
 void moving_dawdle(cinchComm_t comm_handle) {
-    known(comm_handle)->slow = true;
+    moving_known(comm_handle)->slow = true;
 }
 void moving_break(cinchComm_t comm_handle, cinchResult_t state) {
-    known(comm_handle)->state = state;
+    moving_known(comm_handle)->state = state;
 }
 
 int moving_held(void) {

@@ -17,7 +17,9 @@ void moving_init(cinchComm_t *comms, int n, const int *devices);
 
 /* What a rank of a communicator has called so far. */
 typedef struct moving_seen {
-    uint64_t allreduces, allgathers, reducescatters, sends, bytes; /* bytes: sent and gathered */
+    uint64_t allreduces, allgathers, reducescatters, broadcasts, reduces, sends, recvs;
+    uint64_t premuls; /* those of them with an operator that multiplies first */
+    uint64_t bytes;   /* sent and gathered */
 } moving_seen;
 moving_seen moving_look(cinchComm_t comm);
 
@@ -27,6 +29,26 @@ void moving_dawdle(cinchComm_t comm);
 
 /* What GetAsyncError answers. */
 void moving_break(cinchComm_t comm, cinchResult_t state);
+
+/* ---- for libcinch's own communicators: moving_init.c, moving_real.c ---- */
+
+/* How CommInitRankConfig goes, on one device or (-1) all: it returns the code and does nothing; or
+ * (late) all ranks come, and then it fails. It lasts until moving_fine. */
+void moving_refuse(int device, cinchResult_t code, bool late);
+
+/* What loading it says, on one device: no library, or one of this version. */
+void moving_library(int device, int version);
+void moving_fine(void);
+
+extern int moving_inits;  /* communicators that CommInitRankConfig has made */
+extern int moving_loads;  /* how often the library was asked for */
+extern int moving_aborts; /* communicators that were aborted */
+
+/* As moving_look, of the newest communicator on the device, also after its end. */
+moving_seen moving_look_at(int device);
+
+/* The handle of the newest communicator on the device. */
+cinchComm_t moving_newest(int device);
 
 /* Communicators that are there. */
 int moving_held(void);

@@ -39,6 +39,7 @@ static void captured(seat *me) {
         CUDA(cudaStreamBeginCapture(g.stream, cudaStreamCaptureModeRelaxed));
         for (int i = 0; i < 2; i++) CHECK_OK(me, forward_it(&g, &c, g.stream));
         CUDA(cudaStreamEndCapture(g.stream, &graph));
+        CUDA(cudaGraphDestroy(graph));
         moving_seen after = moving_look(g.comm);
         CHECK(me, after.allreduces == before.allreduces + 2 && after.sends == before.sends);
         if (!same_as_host(&g, &c)) break;

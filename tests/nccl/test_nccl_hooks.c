@@ -2,6 +2,7 @@
 /* The entries that forward mode takes for itself, as the drop-in calls them: a program's calls come
  * by us, those that the real library makes of itself while we call it do not. */
 #include <check.h>
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,17 +37,17 @@ static void *find(void *handle, const char *name) {
 #define X(word)                                                                                    \
     if (strcmp(name, "nccl" #word) == 0) memcpy(&found, &moving_nccl.word, sizeof found);
     CINCH_REAL_NEEDED(X)
-    X(CommSplit)
-    X(GroupSimulateEnd)
+    CINCH_REAL_OPTIONAL(X)
 #undef X
     __typeof__(cinchAllReduce) *other = calls_itself;
     if (strcmp(name, "ncclAllReduce") == 0) memcpy(&found, &other, sizeof found);
     return found;
 }
 
-/* hooks.c with that library in place of a loaded one. */
+/* Both with that library in place of a loaded one. */
 #define dlsym find
-#include "coll/nccl/hooks.c" /* NOLINT: a test of what is static there */
+#include "coll/nccl/hooks.c" /* NOLINT */
+#include "coll/nccl/real.c"  /* NOLINT: a test of what is static there */
 #undef dlsym
 
 static bool open_with(const char *variable, const char *value, cinchResult_t *result,

@@ -42,6 +42,18 @@ void cuda_fake_stream_ids(bool there);
  * stream is on its own. */
 void cuda_fake_queues(int count);
 
+/* Whether the GPUs of the process reach each other; at first they do. */
+void cuda_fake_peers(bool reach);
+
+/* What becomes of memory between processes, from this one's point of view; at first it works. */
+typedef enum {
+    CUDA_FAKE_IPC_WORKS,
+    CUDA_FAKE_IPC_NO_EXPORT,
+    CUDA_FAKE_IPC_NO_OPEN,
+    CUDA_FAKE_IPC_WRONG_MEMORY
+} cuda_fake_ipc_mode;
+void cuda_fake_ipc(cuda_fake_ipc_mode mode);
+
 /* The k-th call that can fail from now on (1: the next one) fails so, once; 0: none. */
 void cuda_fake_fail(int k, cudaError_t err);
 
@@ -60,6 +72,7 @@ uint64_t cuda_fake_captured(void);
 
 /* Allocations, streams and events that are there: for finding what is left over. */
 int cuda_fake_held(void);
+int cuda_fake_allocations(void); /* memory alone, other processes' that is open included */
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@ static int devices = 1, fail_in, events;
 static cudaError_t fail_with;
 static pid_t owner; /* who called first: a forked child cannot go on */
 static unsigned long long stream_ids;
+_Thread_local bool fake_in_callback;
 static _Thread_local cudaError_t last;
 static _Thread_local int current = -1;
 static _Thread_local enum cudaStreamCaptureMode mode;
@@ -33,9 +34,16 @@ void cuda_fake_break(cudaError_t err) {
     pthread_mutex_unlock(&fake_lock);
 }
 
+int cuda_fake_allocations(void) {
+    pthread_mutex_lock(&fake_lock);
+    int count = fake_blocks();
+    pthread_mutex_unlock(&fake_lock);
+    return count;
+}
+
 int cuda_fake_held(void) {
     pthread_mutex_lock(&fake_lock);
-    int count = fake_blocks() + events;
+    int count = fake_blocks() + events + fake_graphs();
     for (cudaStream_t s = fake_streams; s; s = s->next)
         count += !s->legacy && !s->per_thread && !s->destroyed;
     pthread_mutex_unlock(&fake_lock);
@@ -52,13 +60,14 @@ static bool disturbs_capture(void) {
             (s->capture_mode == cudaStreamCaptureModeGlobal ||
              (s->capture_mode == cudaStreamCaptureModeThreadLocal &&
               pthread_equal(s->thread, pthread_self())))) {
-            s->capture = cudaStreamCaptureStatusInvalidated;
+            fake_capture_fails(s->graph);
             disturbed = true;
         }
     return disturbed;
 }
 
 cudaError_t fake_begin(bool forbidden) {
+    if (fake_in_callback) fake_wrong("CUDA is called by a host function");
     pthread_mutex_lock(&fake_lock);
     if (!owner) owner = getpid();
     if (owner != getpid()) return cudaErrorInitializationError;
@@ -108,6 +117,8 @@ const char *cudaGetErrorString(cudaError_t err) {
         return "operation not permitted while capturing";
     case cudaErrorStreamCaptureInvalidated:
         return "the capture was invalidated";
+    case cudaErrorStreamCaptureIsolation:
+        return "a dependency on what is not captured";
     default:
         return "unknown error";
     }
@@ -134,6 +145,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     if (device < 0 || device >= devices) return cudaErrorInvalidDevice;
     *p = (struct cudaDeviceProp){
         .name = "emulated", .totalGlobalMem = (size_t)16 << 30, .multiProcessorCount = 4};
+    memcpy(p->uuid.bytes, "emulated GPU", 12);
+    p->uuid.bytes[15] = (char)device;
     return cudaSuccess;
 }
 
@@ -236,7 +249,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
     static const enum cudaMemoryType types[] = {
         [FAKE_NONE] = cudaMemoryTypeUnregistered, [FAKE_DEVICE] = cudaMemoryTypeDevice,
         [FAKE_PINNED] = cudaMemoryTypeHost,       [FAKE_REGISTERED] = cudaMemoryTypeHost,
-        [FAKE_MANAGED] = cudaMemoryTypeManaged,
+        [FAKE_MANAGED] = cudaMemoryTypeManaged,   [FAKE_IMPORTED] = cudaMemoryTypeDevice,
     };
     cudaError_t err = fake_begin(false);
     bool torn;
@@ -367,10 +380,14 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
-    (void)flags;
     cudaError_t err = fake_begin(false);
+    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
+    bool taken = false;
     fake_op op = {.kind = WAIT_EVENT, .event = event, .generation = event->recorded};
-    if (err == cudaSuccess) err = fake_queue(stream, &op, NULL);
+    op.outside = flags & cudaEventWaitExternal;
+    if (err == cudaSuccess && !s) err = cudaErrorInvalidResourceHandle;
+    if (err == cudaSuccess) err = fake_capture_event(s, &op, &taken);
+    if (err == cudaSuccess && !taken) err = fake_queue(stream, &op, NULL);
     return fake_end(err);
 }
 
@@ -409,20 +426,28 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return fake_end(err);
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
     cudaError_t err = fake_begin(false);
     cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
-    if (err == cudaSuccess && (!s || s->device != event->device))
-        err = cudaErrorInvalidResourceHandle;
+    bool taken = false;
     fake_op op = {.kind = RECORD, .event = event, .generation = event->recorded + 1};
     fake_op *queued = NULL;
-    if (err == cudaSuccess) err = fake_queue(stream, &op, &queued);
+    op.outside = flags & cudaEventRecordExternal;
+    if (err == cudaSuccess && (!s || s->device != event->device))
+        err = cudaErrorInvalidResourceHandle;
+    if (err == cudaSuccess) err = fake_capture_event(s, &op, &taken);
+    if (err == cudaSuccess && !taken) err = fake_queue(stream, &op, &queued);
     if (queued) event->recorded++;
     return fake_end(err);
 }
 
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
+}
+
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     cudaError_t err = fake_begin(true);
+    if (err == cudaSuccess && event->capture) err = cudaErrorCapturedEvent;
     while (err == cudaSuccess && event->reached < event->recorded) {
         pthread_cond_wait(&fake_changed, &fake_lock);
         err = fake_broken;
@@ -432,6 +457,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     cudaError_t err = fake_begin(true);
+    if (err == cudaSuccess && event->capture) err = cudaErrorCapturedEvent;
     if (err == cudaSuccess && event->reached < event->recorded) err = cudaErrorNotReady;
     return fake_end(err);
 }
@@ -440,32 +466,6 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
     (void)from, (void)to;
     *ms = 1;
     return cudaSuccess;
-}
-
-/* ---- captures ---- */
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode how) {
-    cudaError_t err = fake_begin(false);
-    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
-    if (err == cudaSuccess && (!s || s->legacy)) err = cudaErrorStreamCaptureUnsupported;
-    if (err == cudaSuccess) {
-        s->capture = cudaStreamCaptureStatusActive;
-        s->capture_mode = how;
-        s->thread = pthread_self();
-    }
-    return fake_end(err);
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
-    cudaError_t err = fake_begin(false);
-    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
-    *graph = NULL;
-    if (err == cudaSuccess && !s) err = cudaErrorInvalidResourceHandle;
-    if (err == cudaSuccess) {
-        if (s->capture != cudaStreamCaptureStatusActive) err = cudaErrorStreamCaptureInvalidated;
-        s->capture = cudaStreamCaptureStatusNone;
-    }
-    return fake_end(err);
 }
 
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *given) {

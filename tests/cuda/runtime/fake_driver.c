@@ -56,9 +56,10 @@ static CUresult attributes(unsigned count, CUpointer_attribute *which, void **va
         int value = device;
         if (which[i] == CU_POINTER_ATTRIBUTE_IS_MANAGED) value = kind == FAKE_MANAGED;
         if (which[i] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
-            value = kind == FAKE_NONE     ? 0
-                    : kind == FAKE_DEVICE ? CU_MEMORYTYPE_DEVICE
-                                          : CU_MEMORYTYPE_HOST; /* managed: where it was last */
+            value = kind == FAKE_NONE                              ? 0
+                    : kind == FAKE_DEVICE || kind == FAKE_IMPORTED ? CU_MEMORYTYPE_DEVICE
+                                                                   : CU_MEMORYTYPE_HOST;
+        /* managed: where it was last */
         memcpy(values[i], &value, sizeof value);
     }
     return end(err);
@@ -96,6 +97,22 @@ CUresult cuda_fake_wait_value(CUstream stream, CUdeviceptr at, cuuint32_t value,
     return end(err);
 }
 
+/* What the graph depends on is not asked for here. */
+static CUresult capture_info(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id,
+                             CUgraph *graph, const CUgraphNode **after, size_t *nafter) {
+    cudaError_t err = fake_begin(false);
+    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
+    if (err == cudaSuccess && !s) err = cudaErrorInvalidResourceHandle;
+    if (err == cudaSuccess && (after || nafter)) err = cudaErrorNotSupported;
+    if (s && fake_captured_implicitly(s)) err = cudaErrorStreamCaptureImplicit;
+    if (err == cudaSuccess) *status = (CUstreamCaptureStatus)s->capture;
+    if (err == cudaSuccess && s->capture == cudaStreamCaptureStatusActive) {
+        *id = fake_capture_id(s->graph);
+        *graph = s->graph;
+    }
+    return end(err);
+}
+
 /* ---- the loader: base/cuda.c is compiled with these in place of its own ---- */
 
 void *dlopen(const char *file, int mode) {
@@ -116,6 +133,7 @@ void *dlsym(void *library, const char *name) {
         {"cuStreamGetCtx", (void (*)(void))stream_context},
         {"cuStreamGetId", (void (*)(void))stream_id},
         {"cuStreamWaitValue32_v2", (void (*)(void))cuda_fake_wait_value},
+        {"cuStreamGetCaptureInfo_v2", (void (*)(void))capture_info},
     };
     void *symbol = NULL;
     if (!strcmp(name, "cuStreamGetId") && !atomic_load(&has_stream_ids)) return NULL;

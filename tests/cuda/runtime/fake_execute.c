@@ -96,7 +96,9 @@ static bool may_run(const struct CUstream_st *s) {
 /* Host functions run one after another, beside what the device does. */
 static void *run_function(void *arg) {
     fake_op *op = arg;
+    fake_in_callback = true;
     op->call(op->to);
+    fake_in_callback = false;
     pthread_mutex_lock(&fake_lock);
     op->done = true;
     function_runs = false;
@@ -105,7 +107,7 @@ static void *run_function(void *arg) {
     return NULL;
 }
 
-static void detach(void *(*body)(void *arg), void *arg) {
+void fake_detach(void *(*body)(void *arg), void *arg) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, body, arg) != 0) fake_wrong("no thread can be started");
     pthread_detach(thread);
@@ -117,6 +119,7 @@ static void execute(fake_op *op) {
         if (op->event->reached < op->generation) op->event->reached = op->generation;
         return;
     }
+    if (op->kind == LAUNCH_OVER) op->call(op->to);
     if (op->kind != COPY && op->kind != FILL && op->kind != KERNEL) return;
     fake_open_memory(true);
     pthread_mutex_unlock(&fake_lock);
@@ -163,10 +166,10 @@ static bool step(void) {
     fake_op *op = s->head;
     if (fake_broken == cudaSuccess && op->kind == HOST_FUNCTION && !op->done) {
         function_runs = op->begun = true;
-        detach(run_function, op);
+        fake_detach(run_function, op);
         return true;
     }
-    if (fake_broken == cudaSuccess || op->kind == RECORD) execute(op);
+    if (fake_broken == cudaSuccess || op->kind == RECORD || op->kind == LAUNCH_OVER) execute(op);
     finish(s);
     return true;
 }
@@ -210,13 +213,12 @@ static void *work(void *arg) {
 
 /* ---- queueing ---- */
 
-static void capture_broken(cudaStream_t s) {
+static void capture_broken(const struct CUstream_st *s) {
     for (cudaStream_t t = fake_streams; t; t = t->next)
-        if (t->capture != cudaStreamCaptureStatusNone && (t == s || (s->legacy && t->blocking)))
-            t->capture = cudaStreamCaptureStatusInvalidated;
+        if (t->graph && (t == s || (s->legacy && t->blocking))) fake_capture_fails(t->graph);
 }
 
-static bool captured_implicitly(const struct CUstream_st *s) {
+bool fake_captured_implicitly(const struct CUstream_st *s) {
     for (cudaStream_t t = fake_streams; s->legacy && t; t = t->next)
         if (t->capture != cudaStreamCaptureStatusNone && t->blocking) return true;
     return false;
@@ -226,14 +228,14 @@ cudaError_t fake_queue(cudaStream_t handle, const fake_op *what, fake_op **queue
     cudaStream_t s = fake_stream(handle);
     if (queued) *queued = NULL;
     if (!s) return cudaErrorInvalidResourceHandle;
-    if (captured_implicitly(s)) {
+    if (fake_captured_implicitly(s)) {
         capture_broken(s);
         return cudaErrorStreamCaptureImplicit;
     }
     if (s->capture == cudaStreamCaptureStatusInvalidated) return cudaErrorStreamCaptureInvalidated;
     if (s->capture == cudaStreamCaptureStatusActive) {
         captured++;
-        return cudaSuccess;
+        return fake_capture(s, what);
     }
     fake_op *op = malloc(sizeof *op);
     if (!op) return cudaErrorMemoryAllocation;
@@ -246,7 +248,7 @@ cudaError_t fake_queue(cudaStream_t handle, const fake_op *what, fake_op **queue
     if (queued) *queued = op;
     if (!runs) {
         runs = true;
-        detach(work, NULL);
+        fake_detach(work, NULL);
     }
     pthread_cond_broadcast(&fake_changed);
     return cudaSuccess;
@@ -264,15 +266,6 @@ cudaError_t fake_drain(cudaStream_t stream, int device) {
     }
 }
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
-    cudaError_t err = fake_begin(false);
-    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
-    if (err == cudaSuccess && !s) err = cudaErrorInvalidResourceHandle;
-    if (s && captured_implicitly(s)) err = cudaErrorStreamCaptureImplicit;
-    if (err == cudaSuccess) *status = s->capture;
-    return fake_end(err);
-}
-
 /* ---- kernels, in tests that link tests/cuda/emulate.c ---- */
 
 #pragma weak cinch_emulate_run
@@ -281,6 +274,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
 static int queue_kernel(void *stream, unsigned blocks, unsigned threads, void (*body)(void *arg),
                         const void *arg, size_t bytes) {
     fake_op op = {.kind = KERNEL, .call = body, .blocks = blocks, .threads = threads};
+    op.bytes = bytes;
     fake_op *queued = NULL;
     op.to = malloc(bytes);
     if (!op.to) fake_wrong("out of memory for a kernel");
@@ -304,6 +298,7 @@ static void after_fork(void) {
 static void in_child(void) {
     runs = false;
     pthread_cond_init(&fake_changed, NULL);
+    fake_arena_begin();
     pthread_mutex_unlock(&fake_lock);
 }
 
@@ -316,6 +311,7 @@ static void read_environment(void) {
 
 __attribute__((constructor)) static void begin(void) {
     read_environment();
+    fake_arena_begin();
     pthread_atfork(before_fork, after_fork, in_child);
     if (cinch_emulate_queue_by) cinch_emulate_queue_by(queue_kernel);
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of the emulated GPU: one range of addresses for all devices, closed but to the executing
  * thread; and host memory that CUDA knows. */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "tests/cuda/runtime/inside.h"
 
-#define ARENA ((size_t)16 << 30) /* addresses; no memory stands behind them until it is used */
 #define PAGE ((size_t)4096)
 #define FENCE ((size_t)512) /* behind each allocation, which as CUDA's is aligned to 512 */
 enum { GARBAGE = 0xa5, FENCED = 0xc6 };
@@ -24,6 +25,7 @@ typedef struct block {
 
 static block *blocks;
 static char *arena;
+static int arena_fd = -1;
 static size_t used; /* of the arena, by pages, since the start */
 static bool is_open;
 
@@ -41,6 +43,7 @@ void fake_open_memory(bool open) {
     if (used && open != is_open &&
         mprotect(arena, used, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
         fake_wrong("device memory cannot be %s", open ? "opened" : "closed");
+    if (open != is_open) fake_ipc_open(open);
     is_open = open;
 }
 
@@ -56,7 +59,7 @@ static char *find_gap(size_t bytes) {
         if ((size_t)(b->at - at) >= bytes) return at;
         at = b->at + rounded(b->bytes);
     }
-    return (size_t)(arena + ARENA - at) >= bytes ? at : NULL;
+    return (size_t)(arena + FAKE_ARENA - at) >= bytes ? at : NULL;
 }
 
 /* What is written through the fence was written beside the allocation. */
@@ -67,14 +70,48 @@ static void check_fence(const block *b) {
                        b->bytes, (void *)b->at, i - b->bytes);
 }
 
+/* Beforehand, so that tests may count descriptors; a child has a GPU of its own. */
+void fake_arena_begin(void) {
+    if (arena) return;
+    int fd = memfd_create("emulated-gpu", MFD_CLOEXEC);
+    if (fd < 0) return;
+    if (arena_fd < 0) {
+        arena_fd = fd;
+    } else {
+        dup3(fd, arena_fd, O_CLOEXEC);
+        close(fd);
+    }
+}
+
+static bool make_arena(void) {
+    size_t bytes = FAKE_ARENA + FAKE_ARENA_TABLE;
+    if (arena_fd < 0 || ftruncate(arena_fd, (off_t)bytes) != 0) return false;
+    char *range = mmap(NULL, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, arena_fd, 0);
+    if (range == MAP_FAILED ||
+        mprotect(range + FAKE_ARENA, FAKE_ARENA_TABLE, PROT_READ | PROT_WRITE) != 0)
+        return false;
+    arena = range;
+    return true;
+}
+
+void *fake_arena_table(void) {
+    return arena + FAKE_ARENA;
+}
+
+bool fake_arena_place(const void *memory, uint64_t *offset, uint64_t *bytes, int *fd, int *device) {
+    const block *b = blocks;
+    while (b && (b->at != memory || b->kind != FAKE_DEVICE)) b = b->next;
+    if (!b) return false;
+    *offset = (uint64_t)(b->at - arena);
+    *bytes = b->bytes;
+    *fd = arena_fd;
+    *device = b->device;
+    return true;
+}
+
 /* The device memory may be open for the executing thread meanwhile, and then stays so. */
 static cudaError_t take_device(size_t bytes, char **at) {
-    if (!arena) {
-        void *range =
-            mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (range == MAP_FAILED) return cudaErrorMemoryAllocation;
-        arena = range;
-    }
+    if (!arena && !make_arena()) return cudaErrorMemoryAllocation;
     *at = find_gap(rounded(bytes));
     if (!*at) return cudaErrorMemoryAllocation;
     size_t end = (size_t)(*at + rounded(bytes) - arena);
@@ -93,7 +130,7 @@ static cudaError_t take_device(size_t bytes, char **at) {
 
 static cudaError_t obtain(fake_memory kind, void *given, size_t bytes, char **at) {
     if (kind == FAKE_DEVICE) return take_device(bytes, at);
-    if (kind == FAKE_REGISTERED) {
+    if (kind == FAKE_REGISTERED || kind == FAKE_IMPORTED) {
         *at = given;
         return cudaSuccess;
     }
@@ -131,9 +168,10 @@ cudaError_t fake_give(void *memory, fake_memory kind, fake_memory or_kind) {
         bool was_open = is_open;
         fake_open_memory(true);
         check_fence(b);
+        fake_ipc_freed((uint64_t)(b->at - arena));
         memset(b->at, GARBAGE, b->bytes);
         fake_open_memory(was_open);
-    } else if (b->kind != FAKE_REGISTERED) {
+    } else if (b->kind != FAKE_REGISTERED && b->kind != FAKE_IMPORTED) {
         free(b->at);
     }
     free(b);
@@ -149,7 +187,7 @@ fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn
         *device = b->device;
         return b->kind;
     }
-    *torn = arena && from >= arena && from < arena + ARENA; /* nothing that is allocated */
+    *torn = arena && from >= arena && from < arena + FAKE_ARENA; /* nothing that is allocated */
     return FAKE_NONE;
 }
 

@@ -8,11 +8,22 @@
 
 #include "tests/cuda/runtime/fake.h"
 
-typedef enum { COPY, FILL, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE, HOST_FUNCTION } fake_kind;
+typedef enum {
+    COPY,
+    FILL,
+    KERNEL,
+    RECORD,
+    WAIT_EVENT,
+    WAIT_VALUE,
+    HOST_FUNCTION,
+    LAUNCH_OVER /* of a graph; `call` is called with the lock held */
+} fake_kind;
 
 struct CUevent_st {
     int device, users; /* users: queued work, and whoever has not destroyed it */
     uint64_t recorded, reached;
+    uint64_t capture; /* where it was recorded last; 0: on a stream that was not captured */
+    int node;         /* of that capture, -1: it begins there */
 };
 
 typedef struct fake_op {
@@ -24,6 +35,7 @@ typedef struct fake_op {
     size_t bytes;
     int byte;
     uint32_t value;
+    bool outside; /* an event that graphs share with what is outside of them */
     cudaEvent_t event;
     uint64_t generation; /* of the event */
     void (*call)(void *arg);
@@ -41,6 +53,8 @@ struct CUstream_st {
     fake_op *head, **tail;
     enum cudaStreamCaptureStatus capture;
     enum cudaStreamCaptureMode capture_mode;
+    cudaGraph_t graph; /* it is captured into */
+    int branch, node;  /* its part of that, and what it waits for there; -1: nothing */
 };
 
 /* Of everything. What changes is broadcast. */
@@ -50,6 +64,9 @@ extern cudaStream_t fake_streams;
 extern cudaError_t fake_broken;
 
 /* ---- calls ---- */
+
+/* The thread is one of the driver's, in a function of the user's: no call is allowed. */
+extern _Thread_local bool fake_in_callback;
 
 /* Begins a call that can fail, with the lock taken: the error that it ends with at once, or
  * success. `forbidden`: a capture does not bear it. */
@@ -66,18 +83,51 @@ cudaStream_t fake_stream(cudaStream_t handle); /* NULL: there is none */
 cudaStream_t fake_stream_add(int device);
 cudaError_t fake_queue(cudaStream_t handle, const fake_op *op, fake_op **queued);
 void fake_event_leave(cudaEvent_t event);
+bool fake_captured_implicitly(const struct CUstream_st *s); /* what is queued there ends one */
+void fake_detach(void *(*body)(void *arg), void *arg);
 /* Wait until the stream (NULL: every one of the device, -1: of all) has nothing left. */
 cudaError_t fake_drain(cudaStream_t stream, int device);
 
+/* ---- captures and graphs; the lock is held ---- */
+
+cudaError_t fake_capture(cudaStream_t s, const fake_op *op);
+/* What a record or a wait on a captured stream, or for a captured event, does; *taken: all of it.
+ */
+cudaError_t fake_capture_event(cudaStream_t s, fake_op *op, bool *taken);
+void fake_capture_fails(cudaGraph_t graph);
+uint64_t fake_capture_id(cudaGraph_t graph);
+int fake_graphs(void); /* and executable ones, and user objects: those that are held */
+
 /* ---- memory; the lock is held ---- */
 
-typedef enum { FAKE_NONE, FAKE_DEVICE, FAKE_PINNED, FAKE_REGISTERED, FAKE_MANAGED } fake_memory;
+/* Device memory lies in one memfd at FAKE_ARENA's addresses, which need no memory until they are
+ * used; behind it is a table for fake_ipc.c. */
+#define FAKE_ARENA ((size_t)16 << 30)
+#define FAKE_ARENA_TABLE ((size_t)16384)
+
+typedef enum {
+    FAKE_NONE,
+    FAKE_DEVICE,
+    FAKE_PINNED,
+    FAKE_REGISTERED,
+    FAKE_MANAGED,
+    FAKE_IMPORTED /* another process's */
+} fake_memory;
 cudaError_t fake_take(fake_memory kind, int device, void *at, size_t bytes, void **memory);
 cudaError_t fake_give(void *memory, fake_memory kind, fake_memory or_kind);
 /* Of the allocation that holds all these bytes; FAKE_NONE, with *torn where it holds only some. */
 fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn);
 void fake_open_memory(bool open); /* by the executing thread alone */
 int fake_blocks(void);
+
+/* ---- between processes; the lock is held ---- */
+
+void fake_arena_begin(void); /* in a process that has not begun */
+void *fake_arena_table(void);
+/* Where an allocation of the device's memory lies in the memfd; false: it is none. */
+bool fake_arena_place(const void *memory, uint64_t *offset, uint64_t *bytes, int *fd, int *device);
+void fake_ipc_freed(uint64_t offset);
+void fake_ipc_open(bool open); /* what belongs to other processes */
 
 void fake_wrong(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
