@@ -195,6 +195,7 @@ void cinch_comm_release(struct cinchComm *comm) {
     if (comm->worker) cinch_device_host.stream_destroy(comm->worker);
     cinch_gpu_peers_leave(comm);
     if (comm->net) cinch_net_close(comm->net);
+    comm->net = NULL;
     cinch_rendezvous_leave(comm->meeting);
     cinch_op_forget(comm);
     cinch_atlas_free(comm);

@@ -69,6 +69,7 @@ void cinch_gpu_peers_meet(struct cinchComm *comm, int q, uint64_t where) {
 static void sweep(cinch_gpu_peers *more) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static cinch_gpu_peers *list;
+    cinch_gpu_peers *over = NULL;
     pthread_mutex_lock(&lock);
     if (more) {
         more->next = list;
@@ -82,18 +83,25 @@ static void sweep(cinch_gpu_peers *more) {
             continue;
         }
         *at = p->next;
+        p->next = over;
+        over = p;
+    }
+    pthread_mutex_unlock(&lock);
+    while (over) { /* which may wait for the device, and so for other ranks of this process */
+        cinch_gpu_peers *p = over;
+        bool ours = p->process == getpid();
+        over = p->next;
         for (int i = 0; ours && i < CINCH_GPU_STAGES; i++)
             if (p->stage[i]) p->work->release(p->device, p->stage[i]);
         if (ours) (void)cinch_heap_release(p->card);
         free(p);
     }
-    pthread_mutex_unlock(&lock);
 }
 
 void cinch_gpu_peers_leave(struct cinchComm *comm) {
     cinch_gpu_peers *p = comm->gpu_peers;
     if (!p) return;
-    for (int q = 0; q < p->nranks; q++) {
+    for (int q = 0; q < p->nranks && p->process == getpid(); q++) { /* else it is the parent's */
         cinch_gpu_peer *peer = &p->peer[q];
         for (int i = 0; i < CINCH_GPU_STAGES; i++)
             if (peer->stage[i]) p->work->close_shared(p->device, peer->stage[i]);

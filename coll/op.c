@@ -147,6 +147,8 @@ void cinch_op_forget(struct cinchComm *comm) {
     cinch_ef_clear(&comm->ef);
     cinch_gpu_close(comm->gpu);
     comm->gpu = NULL;
+    if (comm->net && comm->data.data)
+        cinch_net_release(comm->net, comm->data.data, comm->data.bytes);
     cinch_scratch *scratch[] = {&comm->data,  &comm->messages, &comm->pointers,
                                 &comm->peers, &comm->scaled,   &comm->sample};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) cinch_scratch_free(scratch[i]);

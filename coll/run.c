@@ -59,6 +59,14 @@ static void forget_residuals(cinch_op *op) {
                cinch_shape_of(op->call.collective)->name, (unsigned long long)op->number);
 }
 
+/* Memory of the failed call is its caller's again. */
+static void stop_links(const struct cinchComm *comm) {
+    for (int q = 0; comm->net && q < comm->nranks; q++) {
+        cinch_link *link = comm->net->link[q];
+        if (link && link->pending > 0 && link->ops->stop) link->ops->stop(link);
+    }
+}
+
 /* The operation is over: the next one's turn. */
 static void end(cinch_op *op, cinchResult_t result) {
     struct cinchComm *comm = op->call.comm;
@@ -76,6 +84,7 @@ static void end(cinch_op *op, cinchResult_t result) {
         forget_residuals(op);
         bool argument = result == cinchInvalidUsage || result == cinchInvalidArgument;
         if (!(ours && argument)) result = cinch_comm_fail(comm, result);
+        if (!ours) stop_links(comm);
     }
     op->result = result;
     op->state = CINCH_OP_DONE;

@@ -15,7 +15,8 @@ START_TEST(registered) {
     ck_assert(!cinch_net_steady(&net, memory, 1, &got));
     uint64_t changes = cinch_net_steady_changes(&net);
     ck_assert_int_eq(cinch_net_keep(&net, memory + 100, 1000), cinchSuccess);
-    ck_assert(cinch_net_steady_changes(&net) == changes); /* what was said before still holds */
+    ck_assert(cinch_net_steady_changes(&net) != changes); /* heap memory may be registered too */
+    changes = cinch_net_steady_changes(&net);
     ck_assert(cinch_net_steady(&net, memory + 100, 1000, &got));
     ck_assert(got.data == memory + 100 && got.bytes == 1000);
     ck_assert(cinch_net_steady(&net, memory + 1099, 1, &again) && again.serial == got.serial);

@@ -12,8 +12,9 @@
 #include "transports/steady.h"
 #include "transports/tcp.h"
 
-/* Whether a rank can use a transport. ASKED: it could, where it were asked for by name. */
-enum { NO, YES, ASKED };
+/* Whether a rank can use a transport. ASKED: it could, where it were asked for by name; LACKING:
+ * its build has not even the function to open it, in which all ranks must take part. */
+enum { NO, YES, ASKED, LACKING };
 
 /* What every rank tells all others first. */
 typedef struct hello {
@@ -104,15 +105,19 @@ static cinchResult_t compare(const netting *g) {
 
 /* Whether this rank can use the transport. tcp without libsodium is the user's choice. */
 static uint8_t usable(const netting *g, const cinch_transport *transport) {
-    const char *reason = transport->unusable();
+    bool asks = transport->open && transport->unwanted && !g->list.named;
+    const char *reason = asks ? transport->unwanted() : NULL;
+    if (reason) { /* asked first: it may cost less than to see whether it could be used */
+        cinch_info("transport %s is passed by: %s", transport->name, reason);
+        return ASKED;
+    }
+    reason = transport->unusable();
     if (transport == &cinch_transport_tcp && g->settings->allow_unauthenticated) return YES;
     if (reason) {
         cinch_info("transport %s is not usable: %s", transport->name, reason);
-        return NO;
+        return transport->open ? NO : LACKING;
     }
-    reason = transport->unwanted && !g->list.named ? transport->unwanted() : NULL;
-    if (reason) cinch_info("transport %s is passed by: %s", transport->name, reason);
-    return reason ? ASKED : YES;
+    return YES;
 }
 
 static cinchResult_t introduce(netting *g) {
@@ -173,6 +178,8 @@ static cinchResult_t try_transport(netting *g, int transport) {
     uint8_t mine = usable(g, cinch_transport_at(transport));
     CINCH_TRY(cinch_rendezvous_allgather(g->rendezvous, &mine, 1,
                                          g->usable + (size_t)transport * (size_t)net->nranks));
+    uint8_t *all = g->usable + (size_t)transport * (size_t)net->nranks;
+    if (memchr(all, LACKING, (size_t)net->nranks)) memset(all, NO, (size_t)net->nranks);
     if (!anybody(g, transport)) return cinchSuccess;
     for (int r = 0; r < net->nranks; r++) g->want[r] = eligible(g, transport, net->rank, r);
     CINCH_TRY(cinch_transport_at(transport)->open(g->settings, g->rendezvous, net->rank,

@@ -28,6 +28,7 @@ cinchResult_t cinch_net_keep(cinch_net *net, void *data, size_t bytes) {
     }
     if (!list) return cinch_fail(cinchSystemError, "out of memory for a registration");
     list->at[list->count++] = (cinch_steady){data, bytes, 2 * list->given++ + 1};
+    list->changes++; /* a look may say another serial now: it is compared before use, not amid it */
     return cinchSuccess;
 }
 

@@ -47,6 +47,10 @@ typedef struct cinch_link_ops {
     bool (*poll_fd)(cinch_link *link, int *fd, short *events);
 
     void (*close)(cinch_link *link); /* frees; posted messages are forgotten */
+
+    /* A call has failed: what is posted is its caller's again, and neither the peer nor a device
+     * may touch it from here on. The link is of no use any more. NULL: only progress touches it. */
+    void (*stop)(cinch_link *link);
 } cinch_link_ops;
 
 /* The head of every link; transports put their own fields behind it. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Connects the pairs of ranks that talk over UCX: workers' addresses go through the rendezvous, and
  * over each new endpoint both sides prove that they know the communicator's secret. */
+#include <dirent.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,7 +76,18 @@ static const char *ucx_unusable(void) {
     return why;
 }
 
+static bool any_device(void) {
+    DIR *dir = opendir("/sys/class/infiniband");
+    bool found = false;
+    if (!dir) return false;
+    for (const struct dirent *one; !found && (one = readdir(dir));) found = one->d_name[0] != '.';
+    closedir(dir);
+    return found;
+}
+
+/* UCX puts hooks into the process's memory functions: it is not loaded for the question alone. */
 static const char *ucx_unwanted(void) {
+    if (!any_device()) return "there is no RDMA device here for UCX to use";
     const cinch_ucx_library *ucx = cinch_ucx_load(NULL);
     ucp_context_h context;
     if (!ucx || cinch_ucx_context(ucx, &context) != UCS_OK) return "UCX cannot be opened here";
@@ -95,11 +107,16 @@ static cinchResult_t ucx_failed(const opening *o, const char *what, ucs_status_t
                       o->ucx->ucs_status_string(status));
 }
 
-/* All ranks' addresses, each padded to the longest. */
+/* Who wants nobody takes part in what ranks tell each other, and needs no UCX for that. */
+static bool wants(const opening *o) {
+    return memchr(o->want, 1, (size_t)o->nranks) != NULL;
+}
+
+/* All ranks' addresses, each padded to the longest; none of a rank without a worker. */
 static cinchResult_t exchange_addresses(opening *o) {
     ucp_worker_attr_t attr = {.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS |
                                             UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER};
-    ucs_status_t status = o->ucx->ucp_worker_query(o->worker->worker, &attr);
+    ucs_status_t status = o->worker ? o->ucx->ucp_worker_query(o->worker->worker, &attr) : UCS_OK;
     if (status != UCS_OK) return ucx_failed(o, "has no address", status);
     card mine = {.address_bytes = attr.address_length};
     uint8_t *padded = NULL;
@@ -123,10 +140,11 @@ static cinchResult_t exchange_addresses(opening *o) {
         if (!o->addresses || !padded) result = no_memory(o);
     }
     if (result == cinchSuccess) {
-        memcpy(padded, attr.address, attr.address_length);
+        if (o->worker) memcpy(padded, attr.address, attr.address_length);
         result = cinch_rendezvous_allgather(o->rendezvous, padded, o->longest, o->addresses);
     }
     free(padded);
+    if (!o->worker) return result;
     o->ucx->ucp_worker_release_address(o->worker->worker, attr.address);
     if (result == cinchSuccess && attr.max_am_header < sizeof(cinch_ucx_header))
         return cinch_fail(cinchSystemError, "UCX has no room for a header of %zu bytes here",
@@ -168,7 +186,8 @@ static uint8_t try_endpoint(opening *o, int peer, bool peer_mode) {
 }
 
 static cinchResult_t open_worker(opening *o) {
-    CINCH_TRY(cinch_ucx_worker_new(o->rank, o->nranks, o->options->checksum, &o->worker));
+    if (wants(o))
+        CINCH_TRY(cinch_ucx_worker_new(o->rank, o->nranks, o->options->checksum, &o->worker));
     return exchange_addresses(o);
 }
 
@@ -182,7 +201,8 @@ static cinchResult_t share_reach(opening *o) {
 static cinchResult_t open_endpoints(opening *o) {
     CINCH_TRY(open_worker(o));
     /* Where there is memory only, UCX would not just refuse, but say so on the user's terminal. */
-    cinch_ucx_means means = cinch_ucx_context_means(o->ucx, o->worker->context);
+    cinch_ucx_means means = {0};
+    if (o->worker) means = cinch_ucx_context_means(o->ucx, o->worker->context);
     bool memory_only = !means.tcp && !means.better;
     for (int r = 0; r < o->nranks; r++)
         if (o->want[r]) o->reach[r] = memory_only ? WITHOUT_ERRORS : try_endpoint(o, r, true);
@@ -332,16 +352,15 @@ static cinchResult_t wait_a_while(opening *o) {
 }
 
 static cinchResult_t prove_all(opening *o) {
+    if (!o->worker) return cinchSuccess;
     uint64_t deadline = cinch_now_ns() + CONNECT_NS;
     o->worker->on_proof = on_proof;
     o->worker->proofs = o;
-    for (int r = 0; r < o->nranks; r++) {
-        if (!o->pairs[r].ep) continue;
-        if (common(o, o->rank, r) != OUT_OF_REACH)
-            CINCH_TRY(begin_proof(o, r));
-        else
+    for (int r = 0; r < o->nranks; r++)
+        if (o->pairs[r].ep && common(o, o->rank, r) != OUT_OF_REACH) CINCH_TRY(begin_proof(o, r));
+    for (int r = 0; r < o->nranks; r++) /* closing lets UCX work: all must listen by then */
+        if (o->pairs[r].ep && common(o, o->rank, r) == OUT_OF_REACH)
             close_pair(o, &o->pairs[r], true);
-    }
     for (bool left = true; left;) {
         left = false;
         cinch_ucx_worker_progress(o->worker);
@@ -400,7 +419,7 @@ static cinchResult_t connect_all(opening *o) {
     size_t n = (size_t)o->nranks;
     const char *why;
     o->ucx = cinch_ucx_load(&why);
-    if (!o->ucx) return cinch_fail(cinchSystemError, "rank %d: %s", o->rank, why);
+    if (!o->ucx && wants(o)) return cinch_fail(cinchSystemError, "rank %d: %s", o->rank, why);
     o->cards = calloc(n, sizeof *o->cards);
     o->reach = calloc(n, 1);
     o->matrix = calloc(n, n);
@@ -428,13 +447,15 @@ static cinchResult_t ucx_open(const cinch_settings *settings, cinch_rendezvous *
         cinch_proof_wipe(&o.pairs[r].proof);
         close_pair(&o, &o.pairs[r], true);
     }
+    bool asked = false; /* an endpoint that did not close in time may answer yet: see on_request */
+    for (int r = 0; o.pairs && r < nranks; r++) asked |= o.pairs[r].waits > 0;
     if (o.worker) o.worker->on_proof = NULL;
     cinch_ucx_worker_drop(o.worker);
     free(o.cards);
     free(o.addresses);
     free(o.reach);
     free(o.matrix);
-    free(o.pairs);
+    if (!asked) free(o.pairs);
     return result;
 }
 

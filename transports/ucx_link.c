@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -68,6 +69,7 @@ struct cinch_ucx_link {
     uint64_t sent_bytes;  /* with an estimate of what they cost beside */
     uint64_t taken_bytes; /* of these, taken by the peer */
     uint32_t asked; /* one more than the last message that asked; as `taken`: no answer is due */
+    uint64_t asked_bytes; /* sent_bytes with that one */
     outgoing out[WINDOW];
 
     cinch_msg *next_recv;    /* the first that is not matched */
@@ -162,7 +164,9 @@ static void send_one(cinch_ucx_link *link, cinch_msg *msg) {
     bool announced = msg->bytes > eager_most(link);
     link->sent_bytes += SOCKET_MESSAGE_BYTES + (announced ? 0 : msg->bytes);
     bool half = link->sent - link->taken >= WINDOW / 2 || untaken(link) >= WINDOW_BYTES / 2;
-    bool ask = link->asked == link->taken && half;
+    /* What was asked last may be taken without its answer freeing many bytes. */
+    bool ask = half && (link->asked == link->taken ||
+                        link->sent_bytes - link->asked_bytes >= WINDOW_BYTES / 2);
     *o = (outgoing){.link = link, .msg = msg, .stage = MOVING};
     o->header.tag = msg->tag;
     o->header.check = msg->check;
@@ -179,7 +183,10 @@ static void send_one(cinch_ucx_link *link, cinch_msg *msg) {
                                  .cb.send = on_sent,
                                  .user_data = o};
     link->sent++;
-    if (ask) link->asked = link->sent;
+    if (ask) {
+        link->asked = link->sent;
+        link->asked_bytes = link->sent_bytes;
+    }
     link->core.link.wire_bytes += msg->bytes;
     ucs_status_ptr_t request = link->worker->ucx->ucp_am_send_nbx(
         link->ep, CINCH_UCX_MESSAGE, &o->header, sizeof o->header, msg->data, msg->bytes, &param);
@@ -487,17 +494,37 @@ static void say_goodbye(cinch_ucx_link *link) {
     }
 }
 
+static void release_data(cinch_ucx_link *link) {
+    cinch_ucx_worker *w = link->worker;
+    for (uint32_t i = 0; i < 2 * WINDOW; i++) {
+        if (link->in[i].data) w->ucx->ucp_am_data_release(w->worker, link->in[i].data);
+        link->in[i].data = NULL;
+    }
+}
+
+/* All links with messages posted: closing one lets UCX work for the others. */
+static void ucx_stop(cinch_link *head) {
+    cinch_ucx_worker *w = ((cinch_ucx_link *)head)->worker;
+    for (int r = 0; r < w->nranks; r++)
+        if (w->link[r] && w->link[r]->core.link.pending > 0 && works(w->link[r]))
+            w->link[r]->core.failed = cinchInvalidUsage;
+    for (int r = 0; r < w->nranks; r++) {
+        if (!w->link[r] || w->link[r]->core.link.pending == 0 || !w->link[r]->ep) continue;
+        release_data(w->link[r]);
+        cinch_ucx_link_end(w->link[r]);
+    }
+}
+
 /* An endpoint that is closed while the peer has not read all may take back what it has not read: a
  * link that ends in good order is kept until the peer has left too. UCX may write to the memory of
  * a receive that is posted as long as its endpoint is open: where one is, it is closed at once. */
 static void ucx_close(cinch_link *head) {
     cinch_ucx_link *link = (cinch_ucx_link *)head;
     cinch_ucx_worker *w = link->worker;
-    bool orderly = works(link) && link->core.link.pending == 0;
-    for (uint32_t i = 0; i < 2 * WINDOW; i++) {
-        if (link->in[i].data) w->ucx->ucp_am_data_release(w->worker, link->in[i].data);
-        link->in[i].data = NULL;
-    }
+    if (w->process != getpid()) return; /* a forked child: all of it is its parent's */
+    ucx_stop(head);
+    bool orderly = works(link);
+    release_data(link);
     link->leaving = true;
     if (orderly) say_goodbye(link);
     orderly &= works(link) && !link->gone;
@@ -515,8 +542,8 @@ void cinch_ucx_link_end(cinch_ucx_link *link) {
     link->ep = NULL;
 }
 
-static const cinch_link_ops ucx_ops = {"ucx",        ucx_send,    ucx_recv,
-                                       ucx_progress, ucx_poll_fd, ucx_close};
+static const cinch_link_ops ucx_ops = {"ucx",       ucx_send,  ucx_recv, ucx_progress,
+                                       ucx_poll_fd, ucx_close, ucx_stop};
 
 cinch_ucx_link *cinch_ucx_link_new(cinch_ucx_worker *w, int peer, ucp_ep_h ep, bool peer_mode,
                                    cinch_ucx_tokens tokens) {

@@ -9,6 +9,7 @@
 #define CINCH_TRANSPORTS_VERBS_H_
 
 #include <infiniband/verbs.h>
+#include <sys/types.h>
 
 #include "transports/link.h"
 #include "transports/steady.h"
@@ -47,6 +48,7 @@ typedef struct cinch_verbs_memory {
 struct cinch_verbs_link;
 typedef struct cinch_verbs {
     const cinch_net *net;
+    pid_t process;       /* that opened it */
     int rank, rails, fd; /* fd: readable where a channel has something */
     cinch_verbs_rail rail[CINCH_VERBS_RAILS];
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "transports/verbs_link.h"
@@ -223,6 +224,7 @@ static cinchResult_t verbs_open(const cinch_settings *settings, cinch_rendezvous
         result = cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", rank);
     } else {
         o.verbs->net = net;
+        o.verbs->process = getpid();
         o.verbs->rank = rank;
         o.verbs->fd = -1;
         result = connect_all(&o);

@@ -9,9 +9,11 @@
  * only for receives that are posted. */
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "transports/verbs_link.h"
@@ -217,7 +219,9 @@ static bool answer(cinch_verbs_link *link, cinch_msg *msg, uint32_t check) {
 }
 
 /* An announcement belongs to the first receive that has none. False: that is not posted yet. */
-static bool accept_one(cinch_verbs_link *link, const cinch_msg_header *header) {
+static bool accept_one(cinch_verbs_link *link) {
+    if (link->heard == link->accepted) return false;
+    const cinch_msg_header *header = &link->held[link->accepted % CINCH_VERBS_DIRECT];
     uint64_t under_way = link->accepted - link->received;
     cinch_msg *msg = under_way ? link->last_accepted->next : link->core.recvs.first;
     if (!msg || under_way == CINCH_VERBS_DIRECT || cinch_verbs_vacant(link, 0) == 0) return false;
@@ -226,6 +230,17 @@ static bool accept_one(cinch_verbs_link *link, const cinch_msg_header *header) {
     if (!answer(link, msg, header->check)) return false;
     link->last_accepted = msg;
     link->accepted++;
+    return true;
+}
+
+/* Keeps an announcement aside: what was refused before it comes behind it in the ring. */
+static bool hear(cinch_verbs_link *link, const cinch_msg_header *header) {
+    if (link->heard - link->accepted >= CINCH_VERBS_DIRECT) {
+        cinch_verbs_fail(link, cinchRemoteError, "rank %d announced too many messages to rank %d",
+                         link->core.link.peer, link->core.rank);
+        return false;
+    }
+    link->held[link->heard++ % CINCH_VERBS_DIRECT] = *header;
     read_slot(link);
     return true;
 }
@@ -254,8 +269,9 @@ static bool take(cinch_verbs_link *link) {
     if (!link->receiving) {
         cinch_msg_header header;
         memcpy(&header, slot, used = sizeof header);
-        if (header.zero == CINCH_VERBS_ANNOUNCED) return accept_one(link, &header);
+        if (header.zero == CINCH_VERBS_ANNOUNCED) return hear(link, &header);
         bool accepted = link->accepted != link->received;
+        if (!accepted && link->heard != link->accepted) return false;
         if (accepted && !link->in[link->received % CINCH_VERBS_DIRECT].refused) return false;
         if (cinch_link_match(&link->core, msg, header.tag, header.bytes) != cinchSuccess)
             return false;
@@ -283,7 +299,7 @@ static void pull(cinch_verbs_link *link) {
             const cinch_verbs_direct *direct = &link->in[link->received % CINCH_VERBS_DIRECT];
             direct->msg->moved = direct->msg->bytes;
             if (!finish(link, direct->msg, direct->check)) return;
-        } else if (!take(link)) {
+        } else if (!accept_one(link) && (link->core.failed != cinchSuccess || !take(link))) {
             return;
         }
     }
@@ -370,13 +386,25 @@ static void take_leave(cinch_verbs_link *link) {
     }
 }
 
+static void verbs_stop(cinch_link *head) {
+    cinch_verbs_link *link = (cinch_verbs_link *)head;
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    for (int r = 0; r < link->rails; r++) ibv_modify_qp(link->queue[r].pair, &attr, IBV_QP_STATE);
+    if (link->core.failed != cinchSuccess) return;
+    link->core.failed = cinchRemoteError;
+    snprintf(link->core.why, sizeof link->core.why,
+             "a call failed in the middle of its messages with rank %d", head->peer);
+}
+
 static void verbs_close(cinch_link *head) {
     cinch_verbs_link *link = (cinch_verbs_link *)head;
     cinch_verbs *verbs = link->verbs;
+    if (verbs->process != getpid()) return; /* a forked child: all of it is its parent's */
+    if (head->pending > 0) verbs_stop(head);
     take_leave(link);
     cinch_verbs_link_free(link);
     if (--verbs->open == 0) cinch_verbs_free(verbs);
 }
 
-const cinch_link_ops cinch_verbs_ops = {"verbs",        verbs_send,    verbs_recv,
-                                        verbs_progress, verbs_poll_fd, verbs_close};
+const cinch_link_ops cinch_verbs_ops = {"verbs",       verbs_send,  verbs_recv, verbs_progress,
+                                        verbs_poll_fd, verbs_close, verbs_stop};

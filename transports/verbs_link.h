@@ -85,7 +85,9 @@ typedef struct cinch_verbs_link {
     uint64_t consumed, credited; /* slots read; of these, told */
     bool receiving;              /* the first receive has its header */
     uint32_t check;
-    uint64_t accepted, received; /* announcements answered; of these, complete */
+    uint64_t heard; /* announcements read; those beyond `accepted` wait for their */
+    cinch_msg_header held[CINCH_VERBS_DIRECT]; /* receives here */
+    uint64_t accepted, received;               /* announcements answered; of these, complete */
     uint64_t ends_wanted;
     cinch_msg *last_accepted; /* where accepted != received */
     cinch_verbs_direct in[CINCH_VERBS_DIRECT];

@@ -41,7 +41,7 @@ static cinchResult_t concerns(const cinch_op *op, bool *yes) {
     const struct cinchComm *comm = op->call.comm;
     *yes = op->call.on && comm->may_nccl && comm->inner_state != CINCH_INNER_NONE;
     if (!*yes || comm->inner_state == CINCH_INNER_MADE) return cinchSuccess;
-    *yes = !comm->graphs;
+    *yes = !comm->graphs && op->call.collective != CINCH_SENDRECV; /* to which not all ranks come */
     if (!*yes) return cinchSuccess;
     bool captured;
     cinchResult_t result = comm->gpu->work->capturing(op->call.device, op->call.stream, &captured);
@@ -372,6 +372,7 @@ static void count(const cinch_op *op) {
     for (const cinch_p2p *p = op->p2p; p; p = p->next) inner->calls++, inner->bytes += p->bytes;
     if (op->call.collective == CINCH_SENDRECV) return;
     inner->calls++;
+    if (op->call.collective == CINCH_ALLREDUCE) inner->side->calls++; /* residuals age by it */
     inner->bytes += op->call.count * cinch_dtype_size(op->call.dtype) *
                     (size_t)cinch_shape_blocks(shape, op->call.comm->nranks);
 }
