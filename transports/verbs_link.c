@@ -400,7 +400,6 @@ static void verbs_close(cinch_link *head) {
     cinch_verbs_link *link = (cinch_verbs_link *)head;
     cinch_verbs *verbs = link->verbs;
     if (verbs->process != getpid()) return; /* a forked child: all of it is its parent's */
-    if (head->pending > 0) verbs_stop(head);
     take_leave(link);
     cinch_verbs_link_free(link);
     if (--verbs->open == 0) cinch_verbs_free(verbs);
