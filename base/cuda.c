@@ -169,9 +169,10 @@ static bool knows(const void *pointer, cinch_memory *memory) {
     return true;
 }
 
-/* A handle cannot be looked behind: what is no host stream is taken for one of CUDA's. */
+/* A handle cannot be looked behind: what is no host stream is taken for one of CUDA's. The loader
+ * is asked last, so that host streams cost no look. */
 static bool owns_stream(cinchStream_t stream) {
-    return stream && cinch_device_look() && !cinch_device_host.owns_stream(stream);
+    return stream && !cinch_device_host.owns_stream(stream) && cinch_device_look();
 }
 
 bool cinch_cuda_is_default(cinchStream_t stream) {

@@ -61,6 +61,7 @@ cinchResult_t cinch_cuda_enqueue(cinchStream_t stream, cinch_job *job);
 
 /* As in cinch_device_work (cuda_graph.c). */
 cinchResult_t cinch_cuda_capture(cinchStream_t stream, uint64_t *capture);
+cinchResult_t cinch_cuda_gate_hold(cinchStream_t stream, cinch_gate *gate);
 cinchResult_t cinch_cuda_gate_put(cinchStream_t stream, cinch_gate *gate);
 void cinch_cuda_gate_open(cinch_gate *gate);
 

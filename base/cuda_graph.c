@@ -143,20 +143,27 @@ static cinchResult_t queue(cinchStream_t stream, cinch_gate *gate) {
                : cinch_cuda_fail((int)err, "a collective could not be captured into a CUDA graph");
 }
 
-cinchResult_t cinch_cuda_gate_put(cinchStream_t stream, cinch_gate *gate) {
+cinchResult_t cinch_cuda_gate_hold(cinchStream_t stream, cinch_gate *gate) {
     cinch_cuda_guard guard;
     capture c;
     gate->held = false;
     CINCH_TRY(cinch_cuda_enter_stream(&guard, stream));
     cinchResult_t result = look(stream, &c);
     if (result == cinchSuccess && !c.id)
-        result = cinch_fail(cinchInternalError, "a gate is put on a stream that is not captured");
+        result = cinch_fail(cinchInternalError, "a gate is given to a stream that is not captured");
     if (result == cinchSuccess) result = take_word(&gate->word);
     if (result == cinchSuccess) {
         result = retain(&c, gate);
         if (!gate->held) give_word(gate->word);
     }
-    if (result == cinchSuccess) result = queue(stream, gate);
+    cinch_cuda_leave(&guard);
+    return result;
+}
+
+cinchResult_t cinch_cuda_gate_put(cinchStream_t stream, cinch_gate *gate) {
+    cinch_cuda_guard guard;
+    CINCH_TRY(cinch_cuda_enter_stream(&guard, stream));
+    cinchResult_t result = queue(stream, gate);
     cinch_cuda_leave(&guard);
     return result;
 }

@@ -15,10 +15,14 @@ typedef struct opened {
     struct opened *next;
     cinch_device_handle handle;
     int device, users;
+    bool opening; /* by one thread; others wait for it */
     void *memory;
 } opened;
 
+/* Of the list. Not held while CUDA is called, which may wait for all that the device has to do, and
+ * so for calls of ranks that wait for this lock. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static opened *list;
 
 static cinchResult_t refused(cudaError_t err, const char *what) {
@@ -37,61 +41,82 @@ cinchResult_t cinch_cuda_share(int device, void *memory, cinch_device_handle *ha
     return cinchSuccess;
 }
 
-/* The lock is held. */
-static cinchResult_t open_new(int device, const cinch_device_handle *handle, opened **out) {
+static cinchResult_t open_by_cuda(int device, const cinch_device_handle *handle, void **memory) {
     cinch_cuda_guard guard;
     cudaIpcMemHandle_t given;
-    opened *o = calloc(1, sizeof *o);
-    if (!o) return cinch_fail_quiet(cinchSystemError, "out of memory for a handle");
-    cinchResult_t entered = cinch_cuda_enter(&guard, device);
-    if (entered != cinchSuccess) {
-        free(o);
-        return entered;
-    }
     memcpy(&given, handle, sizeof given);
-    cudaError_t err = cudaIpcOpenMemHandle(&o->memory, given, cudaIpcMemLazyEnablePeerAccess);
+    CINCH_TRY(cinch_cuda_enter(&guard, device));
+    cudaError_t err = cudaIpcOpenMemHandle(memory, given, cudaIpcMemLazyEnablePeerAccess);
     cinch_cuda_leave(&guard);
-    if (err != cudaSuccess) {
-        free(o);
-        return refused(err, "CUDA does not open another process's memory");
-    }
-    o->handle = *handle;
-    o->device = device;
-    o->next = list;
-    list = *out = o;
-    return cinchSuccess;
+    return err == cudaSuccess ? cinchSuccess
+                              : refused(err, "CUDA does not open another process's memory");
 }
 
-cinchResult_t cinch_cuda_open_shared(int device, const cinch_device_handle *handle, void **memory) {
-    cinchResult_t result = cinchSuccess;
-    pthread_mutex_lock(&lock);
+/* The lock is held in these. */
+static opened *find(int device, const cinch_device_handle *handle) {
     opened *o = list;
     while (o && (o->device != device || memcmp(&o->handle, handle, sizeof *handle) != 0))
         o = o->next;
-    if (!o) result = open_new(device, handle, &o);
-    if (result == cinchSuccess) {
+    return o;
+}
+
+static opened *add(int device, const cinch_device_handle *handle) {
+    opened *o = calloc(1, sizeof *o);
+    if (!o) return NULL;
+    *o = (opened){.next = list, .handle = *handle, .device = device, .opening = true};
+    list = o;
+    return o;
+}
+
+static void drop(opened *o) {
+    opened **at = &list;
+    while (*at != o) at = &(*at)->next;
+    *at = o->next;
+}
+
+cinchResult_t cinch_cuda_open_shared(int device, const cinch_device_handle *handle, void **memory) {
+    opened *o;
+    cinchResult_t result = cinchSuccess;
+    pthread_mutex_lock(&lock);
+    while ((o = find(device, handle)) && o->opening) pthread_cond_wait(&changed, &lock);
+    bool ours = !o;
+    if (ours) o = add(device, handle);
+    if (ours && o) {
+        pthread_mutex_unlock(&lock);
+        result = open_by_cuda(device, handle, memory);
+        pthread_mutex_lock(&lock);
+        o->memory = result == cinchSuccess ? *memory : NULL;
+        o->opening = false;
+        pthread_cond_broadcast(&changed);
+    }
+    if (!o) {
+        result = cinch_fail_quiet(cinchSystemError, "out of memory for a handle");
+    } else if (result == cinchSuccess) {
         o->users++;
         *memory = o->memory;
+    } else {
+        drop(o);
+        free(o);
     }
     pthread_mutex_unlock(&lock);
     return result;
 }
 
+/* Whoever opens the same handle meanwhile gets it from CUDA, which counts ("cudaIpcOpenMemHandle",
+ * CUDA Runtime API). */
 void cinch_cuda_close_shared(int device, void *memory) {
     cinch_cuda_guard guard;
     pthread_mutex_lock(&lock);
-    opened **at = &list;
-    while (*at && ((*at)->memory != memory || (*at)->device != device)) at = &(*at)->next;
-    opened *o = *at;
-    if (o && --o->users == 0) {
-        *at = o->next;
-        if (cinch_cuda_enter(&guard, device) == cinchSuccess) {
-            if (cudaIpcCloseMemHandle(memory) != cudaSuccess) cudaGetLastError();
-            cinch_cuda_leave(&guard);
-        }
-        free(o);
-    }
+    opened *o = list;
+    while (o && (o->memory != memory || o->device != device)) o = o->next;
+    bool last = o && --o->users == 0;
+    if (last) drop(o);
     pthread_mutex_unlock(&lock);
+    if (!last) return;
+    free(o);
+    if (cinch_cuda_enter(&guard, device) != cinchSuccess) return;
+    if (cudaIpcCloseMemHandle(memory) != cudaSuccess) cudaGetLastError();
+    cinch_cuda_leave(&guard);
 }
 
 bool cinch_cuda_reaches(int device, int other) {

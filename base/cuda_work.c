@@ -27,7 +27,8 @@ static cinchResult_t count(int *devices) {
 
 static cinchResult_t identify(int device, unsigned char id[CINCH_DEVICE_ID]) {
     struct cudaDeviceProp p;
-    cudaError_t err = cudaGetDeviceProperties(&p, device);
+    cudaError_t err = device < 0 ? cudaGetDevice(&device) : cudaSuccess;
+    if (err == cudaSuccess) err = cudaGetDeviceProperties(&p, device);
     if (err != cudaSuccess) return cinch_cuda_fail((int)err, "a GPU does not say which it is");
     memcpy(id, p.uuid.bytes, CINCH_DEVICE_ID);
     return cinchSuccess;
@@ -162,6 +163,34 @@ static cinchResult_t copy(int device, cinchStream_t stream, void *to, const void
     return cinchSuccess;
 }
 
+/* Memory that only the kernels and copies of its own device reach as a rule, and which device that
+ * is; -1: memory of another kind. */
+static int home_of(const void *at) {
+    struct cudaPointerAttributes a;
+    if (cudaPointerGetAttributes(&a, at) == cudaSuccess)
+        return a.type == cudaMemoryTypeDevice ? a.device : -1;
+    cudaGetLastError();
+    return -1;
+}
+
+/* What comes from a pool (cudaMallocAsync) or was mapped by the driver's calls another device does
+ * not reach by cudaDeviceEnablePeerAccess ("Device Accessibility for Multi-GPU Support", CUDA C++
+ * Programming Guide), but copies between two devices do. */
+static cudaError_t copy_across(int device, cinchStream_t stream, void *to, const void *from,
+                               size_t bytes) {
+    int home = home_of(from);
+    if (home < 0 || home == device || home_of(to) != device)
+        return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
+    return cudaMemcpyPeerAsync(to, device, from, home, bytes, stream);
+}
+
+static cinchResult_t copy_from(int device, cinchStream_t stream, void *to, const void *from,
+                               size_t bytes) {
+    ON(device, copy_across(device, stream, to, from, bytes),
+       "a CUDA copy between GPUs could not be queued");
+    return cinchSuccess;
+}
+
 static cinchResult_t fill(int device, cinchStream_t stream, void *to, int byte, size_t bytes) {
     ON(device, cudaMemsetAsync(to, byte, bytes, stream), "a CUDA fill could not be queued");
     return cinchSuccess;
@@ -208,6 +237,7 @@ const cinch_device_work cinch_cuda_work = {
     .wait = wait,
     .passed = passed,
     .copy = copy,
+    .copy_from = copy_from,
     .fill = fill,
     .share = cinch_cuda_share,
     .open_shared = cinch_cuda_open_shared,
@@ -219,6 +249,7 @@ const cinch_device_work cinch_cuda_work = {
     .with = with,
     .capturing = capturing,
     .capture = cinch_cuda_capture,
+    .gate_hold = cinch_cuda_gate_hold,
     .gate_put = cinch_cuda_gate_put,
     .gate_open = cinch_cuda_gate_open,
     .event_open_by = event_open_by,

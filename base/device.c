@@ -3,16 +3,21 @@
 #include "base/device.h"
 
 #include <stddef.h>
+#include <string.h>
 
 static const cinch_device_ops *const devices[] = {&cinch_device_cuda, &cinch_device_host};
 
 atomic_bool cinch_device_found;
-_Thread_local uintptr_t cinch_device_host_pages[2];
+_Thread_local uintptr_t cinch_device_host_pages[CINCH_DEVICE_PAGES];
 
 bool cinch_device_look_for(const void *a, const void *b) {
-    cinch_device_host_pages[0] = (uintptr_t)a >> 12;
-    cinch_device_host_pages[1] = (uintptr_t)b >> 12;
-    return cinch_device_look();
+    static _Thread_local unsigned pages;
+    if (cinch_device_look()) return true;
+    if (++pages % (8 * CINCH_DEVICE_PAGES) == 0) /* none is taken for the host's for ever */
+        memset(cinch_device_host_pages, 0, sizeof cinch_device_host_pages);
+    cinch_device_host_pages[cinch_device_page_slot(a)] = (uintptr_t)a >> 12;
+    cinch_device_host_pages[cinch_device_page_slot(b)] = (uintptr_t)b >> 12;
+    return false;
 }
 
 const cinch_device_ops *cinch_device_of_pointer(const void *pointer, cinch_memory *memory) {

@@ -74,6 +74,9 @@ typedef struct cinch_device_work {
     /* Between memory of any kind. */
     cinchResult_t (*copy)(int device, cinchStream_t stream, void *to, const void *from,
                           size_t bytes);
+    /* The same from memory of another device of this process, however it was allocated there. */
+    cinchResult_t (*copy_from)(int device, cinchStream_t stream, void *to, const void *from,
+                               size_t bytes);
     cinchResult_t (*fill)(int device, cinchStream_t stream, void *to, int byte, size_t bytes);
 
     /* A handle of what `alloc` has given; the same memory in another process, once for each handle
@@ -85,7 +88,7 @@ typedef struct cinch_device_work {
     void (*close_shared)(int device, void *memory);
     bool (*reaches)(int device, int other);
 
-    /* How many devices there are; and which one of all that are anywhere. */
+    /* How many devices there are; and which one of all that are anywhere (-1: of the selected). */
     cinchResult_t (*count)(int *devices);
     cinchResult_t (*identify)(int device, unsigned char id[CINCH_DEVICE_ID]);
 
@@ -102,7 +105,9 @@ typedef struct cinch_device_work {
      * not captured. InvalidUsage: the capture has failed, or what is queued there would end one. */
     cinchResult_t (*capture)(cinchStream_t stream, uint64_t *capture);
 
-    /* Puts the gate on a captured stream; and opens it for the launch that waits there. */
+    /* Gives the gate to the graph that the stream is captured into; puts it on the stream; and
+     * opens it for the launch that waits there. */
+    cinchResult_t (*gate_hold)(cinchStream_t stream, cinch_gate *gate);
     cinchResult_t (*gate_put)(cinchStream_t stream, cinch_gate *gate);
     void (*gate_open)(cinch_gate *gate);
 
@@ -146,12 +151,20 @@ static inline bool cinch_device_any(void) {
 bool cinch_device_look(void);
 
 /* Whether one of these may be a device's memory. Where no driver was loaded so far it looks for
- * one, but not again for the pages that the thread asked about last: they were the host's. */
-extern _Thread_local uintptr_t cinch_device_host_pages[2];
+ * one, but not again for pages that the thread asked about lately: they were the host's. A page has
+ * one place in the table, by its number's product with 2^64 over the golden ratio (Knuth, The Art
+ * of Computer Programming 3, 6.4), so that buffers a power of two apart do not share one. */
+enum { CINCH_DEVICE_PAGES_LOG2 = 7, CINCH_DEVICE_PAGES = 1 << CINCH_DEVICE_PAGES_LOG2 };
+extern _Thread_local uintptr_t cinch_device_host_pages[CINCH_DEVICE_PAGES];
+static inline size_t cinch_device_page_slot(const void *at) {
+    return (size_t)(((uint64_t)(uintptr_t)at >> 12) * UINT64_C(0x9e3779b97f4a7c15) >>
+                    (64 - CINCH_DEVICE_PAGES_LOG2));
+}
 bool cinch_device_look_for(const void *a, const void *b);
 static inline bool cinch_device_may_hold(const void *a, const void *b) {
-    if (!cinch_device_any() && (uintptr_t)a >> 12 == cinch_device_host_pages[0] &&
-        (uintptr_t)b >> 12 == cinch_device_host_pages[1])
+    if (!cinch_device_any() &&
+        (uintptr_t)a >> 12 == cinch_device_host_pages[cinch_device_page_slot(a)] &&
+        (uintptr_t)b >> 12 == cinch_device_host_pages[cinch_device_page_slot(b)])
         return false;
     return cinch_device_look_for(a, b);
 }

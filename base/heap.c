@@ -78,7 +78,7 @@ cinchResult_t cinch_heap_get(cinch_heap *heap) {
     return result;
 }
 
-static cinchResult_t take(void **ptr, size_t bytes) {
+static cinchResult_t take(void **ptr, size_t bytes, bool quiet) {
     CINCH_TRY(create());
     piece **at = &pieces;
     size_t offset = 0;
@@ -86,21 +86,29 @@ static cinchResult_t take(void **ptr, size_t bytes) {
         offset = (*at)->offset + (*at)->bytes;
     piece *fresh = the_heap.bytes - offset >= bytes ? malloc(sizeof *fresh) : NULL;
     if (!fresh)
-        return cinch_fail(cinchSystemError, "no room for %zu bytes in the heap of %zu", bytes,
-                          the_heap.bytes);
+        return (quiet ? cinch_fail_quiet : cinch_fail)(
+            cinchSystemError, "no room for %zu bytes in the heap of %zu", bytes, the_heap.bytes);
     *fresh = (piece){*at, offset, bytes, numbers++};
     *at = fresh;
     *ptr = the_heap.data + offset;
     return cinchSuccess;
 }
 
-cinchResult_t cinch_heap_alloc(void **ptr, size_t bytes) {
+static cinchResult_t alloc(void **ptr, size_t bytes, bool quiet) {
     if (bytes > (size_t)-1 / 2)
         return cinch_fail(cinchInvalidArgument, "cannot allocate %zu bytes", bytes);
     pthread_mutex_lock(&lock);
-    cinchResult_t result = take(ptr, (bytes + PAGE - 1) / PAGE * PAGE);
+    cinchResult_t result = take(ptr, (bytes + PAGE - 1) / PAGE * PAGE, quiet);
     pthread_mutex_unlock(&lock);
     return result;
+}
+
+cinchResult_t cinch_heap_alloc(void **ptr, size_t bytes) {
+    return alloc(ptr, bytes, false);
+}
+
+cinchResult_t cinch_heap_try(void **ptr, size_t bytes) {
+    return alloc(ptr, bytes, true);
 }
 
 cinchResult_t cinch_heap_release(void *ptr) {

@@ -22,6 +22,9 @@ cinchResult_t cinch_heap_get(cinch_heap *heap);
 
 /* Zeroed pages. See cinchHostAlloc. */
 cinchResult_t cinch_heap_alloc(void **ptr, size_t bytes);
+
+/* The same, for who can do without: a full heap makes no line in the log. */
+cinchResult_t cinch_heap_try(void **ptr, size_t bytes);
 cinchResult_t cinch_heap_release(void *ptr);
 
 /* Whether [ptr, ptr+bytes) lies inside the heap, and where. */

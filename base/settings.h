@@ -105,7 +105,10 @@
     X(TEXT, debug_file, "DEBUG_FILE", "", 0, NULL,                                                 \
       "where log lines go, stderr where empty; %h host, %p pid")                                   \
     X(TEXT, stats_file, "STATS_FILE", "", 0, NULL,                                                 \
-      "a file that gets a line of JSON per communicator at its end; %h host, %p pid")
+      "a file that gets a line of JSON per communicator at its end; %h host, %p pid")              \
+    X(TEXT, report_dir, "REPORT_DIR", "", 0, NULL,                                                 \
+      "a folder where every rank writes a report when a communicator fails, and on SIGUSR1 where " \
+      "the program does not take that; `cinch info --report` merges them; %h host, %p pid")
 
 typedef enum {
 #define X(type, field, ...) CINCH_SET_##field,

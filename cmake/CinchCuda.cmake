@@ -74,16 +74,33 @@ function(cinch_cuda_targets)
   file(GLOB check CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/perf/gpu_check*.cu)
   add_executable(gpu_check ${check} ${PROJECT_SOURCE_DIR}/perf/gpu_check_host.c
     ${PROJECT_SOURCE_DIR}/perf/json.c)
-  add_executable(gpu_overlap perf/gpu_overlap.cu ${PROJECT_SOURCE_DIR}/perf/json.c)
-  foreach(target gpu_check gpu_overlap)
-    target_link_libraries(${target} PRIVATE $<TARGET_FILE:cinch_static> Threads::Threads
-      ${CMAKE_DL_LIBS} m)
-    cinch_link_optional(${target})
-    add_dependencies(${target} cinch_static)
+  set(overlap gpu_overlap.c overlap.c product.c gpu.c json.c model_gemm.c)
+  list(TRANSFORM overlap PREPEND ${PROJECT_SOURCE_DIR}/perf/)
+  add_library(cinch_gpu_product OBJECT ${PROJECT_SOURCE_DIR}/perf/gpu_product.cu)
+  add_executable(gpu_overlap ${overlap} $<TARGET_OBJECTS:cinch_gpu_product>)
+  target_sources(cinch_program PRIVATE $<TARGET_OBJECTS:cinch_gpu_product>)
+  target_link_libraries(gpu_check PRIVATE $<TARGET_FILE:cinch_static> Threads::Threads
+    ${CMAKE_DL_LIBS} m)
+  cinch_link_optional(gpu_check)
+  add_dependencies(gpu_check cinch_static)
+  set(collectives gpu_collectives.c measure.c buffers.c gpu.c gpu_buffers.c operations.c data.c check.c
+    check_float.c overlap.c product.c options.c json.c model_gemm.c)
+  list(TRANSFORM collectives PREPEND ${PROJECT_SOURCE_DIR}/perf/)
+  add_executable(gpu_collectives ${collectives} $<TARGET_OBJECTS:cinch_gpu_product>)
+  foreach(program dropin probe)
+    add_executable(gpu_${program} ${PROJECT_SOURCE_DIR}/perf/gpu_${program}.c
+      ${PROJECT_SOURCE_DIR}/perf/gpu.c ${PROJECT_SOURCE_DIR}/perf/json.c)
   endforeach()
-  foreach(target cinch_cuda_kernels gpu_check gpu_overlap)
+  target_include_directories(gpu_probe SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  foreach(program overlap collectives dropin probe)
+    target_link_libraries(gpu_${program} PRIVATE cinch_static m)
+    set_target_properties(gpu_${program} PROPERTIES LINKER_LANGUAGE C)
+  endforeach()
+  set_target_properties(gpu_check gpu_overlap gpu_collectives gpu_dropin gpu_probe PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/perf)
+  foreach(target cinch_cuda_kernels cinch_gpu_product gpu_check)
     set_target_properties(${target} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
-      CUDA_RUNTIME_LIBRARY Static RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/perf)
+      CUDA_RUNTIME_LIBRARY Static)
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
     target_compile_options(${target} PRIVATE 
       $<$<COMPILE_LANGUAGE:CUDA>:${CINCH_CUDA_ROUNDING} -Xcompiler=-ffp-contract=off,-fno-exceptions,-fno-threadsafe-statics,-Wall>)

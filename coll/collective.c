@@ -7,6 +7,7 @@
 #include "base/device.h"
 #include "coll/gpu.h"
 #include "coll/group.h"
+#include "coll/watch.h"
 #include "compress/dtype.h"
 
 /* ---- operators ---- */
@@ -69,11 +70,11 @@ const char *cinch_called_text(const cinch_called *call, uint64_t number,
 }
 
 cinchResult_t cinch_called_differs(const cinch_called *call, int peer) {
-    return cinch_fail(cinchInvalidUsage,
-                      "rank %d called something else than this rank's %s of %zu %s: count, "
-                      "datatype, operator and root are the same on all ranks",
-                      peer, cinch_shape_of(call->collective)->name, call->count,
-                      cinch_dtype_name(call->dtype));
+    char why[CINCH_ERROR_TEXT], doing[CINCH_DOING_TEXT];
+    bool inside;
+    snprintf(why, sizeof why, "rank %d called something else than rank %d, which %s", peer,
+             call->comm->rank, cinch_record_doing(&call->comm->record, &inside, doing));
+    return cinch_watch_differs(call->comm, peer, why);
 }
 
 /* ---- arguments ---- */
@@ -151,6 +152,7 @@ static cinchResult_t run_fused(const cinch_called *op, size_t bytes) {
     struct cinchComm *comm = op->comm;
     uint64_t number = cinch_comm_issue(comm), began = cinch_ticks();
     cinchResult_t result = cinch_fused_oneshot(op);
+    cinch_record_leave(&comm->record, result != cinchSuccess);
     if (result != cinchSuccess) result = cinch_comm_fail(comm, result);
     comm->calls++;
     comm->bytes += bytes;

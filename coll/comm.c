@@ -18,6 +18,8 @@
 #include "coll/inforce.h"
 #include "coll/introspect.h"
 #include "coll/nccl/inner.h"
+#include "coll/report.h"
+#include "coll/watch.h"
 
 cinchResult_t cinch_comm_known(const struct cinchComm *comm) {
     bool aligned = (uintptr_t)comm % _Alignof(struct cinchComm) == 0;
@@ -35,17 +37,47 @@ cinchResult_t cinch_comm_check(const struct cinchComm *comm) {
 
 /* ---- failing ---- */
 
+/* Whether the cause comes within so many looks. */
+static bool cause_comes(struct cinchComm *comm, int looks, cinchResult_t *cause) {
+    enum { LOOK_MS = 10 };
+    char text[CINCH_ERROR_TEXT];
+    for (int i = 0; i < looks; i++) {
+        struct pollfd p = {cinch_rendezvous_fd(comm->meeting), POLLIN, 0};
+        *cause = cinch_rendezvous_check(comm->meeting);
+        if (*cause != cinchSuccess) return true;
+        if (i >= 20 && cinch_rendezvous_answer(comm->meeting, text)) return false;
+        poll(&p, 1, LOOK_MS);
+    }
+    return false;
+}
+
 cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code) {
-    enum { TRIES = 20, TRY_MS = 10 };
-    char why[CINCH_ERROR_TEXT];
+    char why[CINCH_ERROR_TEXT], text[CINCH_ERROR_TEXT];
+    cinchResult_t cause;
+    if (code == cinchInvalidUsage) return cinch_watch_odd(comm, code);
     if (!comm->meeting || (code != cinchRemoteError && code != cinchSystemError)) return code;
     snprintf(why, sizeof why, "%s", cinch_last_error());
-    for (int i = 0; i < TRIES; i++) {
-        struct pollfd p = {cinch_rendezvous_fd(comm->meeting), POLLIN, 0};
-        if (cinch_rendezvous_check(comm->meeting) != cinchSuccess) return cinchRemoteError;
-        poll(&p, 1, TRY_MS);
-    }
+    cinch_rendezvous_ask(comm->meeting, CINCH_ASK_WAITS, -1, "");
+    if (cause_comes(comm, 100, &cause)) return cause;
+    int host = cinch_rendezvous_host(comm->meeting);
+    if (cinch_rendezvous_lives(comm->meeting) && !cinch_rendezvous_answer(comm->meeting, text) &&
+        host >= 0)
+        return cinch_fail(cinchRemoteError,
+                          "rank %d does not answer: stopped, or its machine hangs (its process has "
+                          "the meeting point; %.250s)",
+                          host, why);
     return cinch_fail_quiet(code, "%s", why);
+}
+
+void cinch_comm_told(struct cinchComm *comm, cinchResult_t code, const char *why) {
+    pthread_mutex_lock(&comm->why_lock);
+    /* Who aborts hears of that too. */
+    if (atomic_load(&comm->failed) == cinchSuccess && !atomic_load(&comm->aborted)) {
+        snprintf(comm->why, sizeof comm->why, "%s", why);
+        atomic_store(&comm->failed, (int)code); /* who sees it may read the sentence */
+    }
+    pthread_mutex_unlock(&comm->why_lock);
+    cinch_report_told();
 }
 
 cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code) {
@@ -59,6 +91,7 @@ cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code) {
         if (comm->meeting) cinch_rendezvous_abort(comm->meeting, comm->why);
     }
     pthread_mutex_unlock(&comm->why_lock);
+    cinch_report_failed(comm);
     return code;
 }
 
@@ -182,14 +215,18 @@ cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm
     atomic_store(&comm->joining, true);
     configure(comm, config, parent, refusal, &blocking);
     cinchResult_t result = blocking ? cinchSuccess : cinch_device_host.stream_create(&comm->worker);
-    if (result == cinchSuccess)
+    if (result == cinchSuccess) {
+        cinch_inner_note(comm, parent);
         *out = comm;
-    else
+    } else {
         cinch_comm_release(comm);
+    }
     return result;
 }
 
 void cinch_comm_release(struct cinchComm *comm) {
+    cinch_watch_end(comm);
+    cinch_report_leave(comm);
     cinch_graph_leave(comm);
     cinch_inner_close(comm);
     if (comm->worker) cinch_device_host.stream_destroy(comm->worker);

@@ -7,12 +7,14 @@
 #include <stdatomic.h>
 
 #include "base/arena.h"
+#include "base/device.h"
 #include "base/heap.h"
 #include "coll/algo.h"
 #include "coll/atlas.h"
 #include "coll/choice.h"
 #include "coll/ef.h"
 #include "coll/policy.h"
+#include "coll/record.h"
 #include "coll/tuned.h"
 #include "compress/reduce.h"
 #include "transports/shm.h"
@@ -78,6 +80,9 @@ struct cinchComm {
     uint64_t rounds;         /* of window flags, over all operations: the same on all ranks */
     uint64_t sequence;       /* operations that went over links, likewise */
 
+    cinch_record record;         /* of the last operations */
+    struct cinch_report *report; /* NULL: none are wanted, see coll/report.h */
+
     /* Failure: the first cause stays. */
     _Atomic int failed;   /* a cinchResult_t */
     _Atomic bool aborted; /* ends all waits, and stays */
@@ -91,9 +96,10 @@ struct cinchComm {
     struct cinch_graphs *graphs; /* calls in a device's graphs; NULL: there was none */
     _Atomic int unnumbered;      /* operations that get their number only when they begin */
 
-    struct cinch_kept *kept; /* schedules, built when first needed */
-    cinch_atlas *atlas;      /* the machine's graph; NULL: nobody asked */
-    uint32_t *p2p_count;     /* [2 * nranks] messages sent to and received from each, or NULL */
+    struct cinch_kept *kept;               /* schedules, built when first needed */
+    cinch_atlas *atlas;                    /* the machine's graph; NULL: nobody asked */
+    _Atomic(_Atomic uint32_t *) p2p_count; /* [2 * nranks] messages sent to and received from each,
+                                              or NULL; see coll/watch.c */
 
     /* Scratch of the operation whose turn it is. */
     cinch_scratch data, messages, pointers, peers, scaled, sample;
@@ -102,7 +108,9 @@ struct cinchComm {
     struct cinch_gpu_peers *gpu_peers; /* whose memory there can be read; NULL: nobody's */
 
     /* Calls on device memory by the real NCCL (coll/nccl/inner.h). */
-    bool may_nccl; /* every rank could try */
+    bool may_nccl; /* every rank could try, and has a GPU of its own as far as that is known */
+    bool homed;    /* a GPU was selected when it was made, this one: */
+    unsigned char home[CINCH_DEVICE_ID];
     enum { CINCH_INNER_UNKNOWN, CINCH_INNER_NONE, CINCH_INNER_MADE } inner_state;
     _Atomic(struct cinch_inner *) inner;
     _Atomic int inner_calls; /* that threads are in */
@@ -114,6 +122,7 @@ struct cinchComm {
     cinch_ef_store ef;
 
     /* Counters; see cinchStats_t. Times are in ticks of cinch_ticks. */
+    uint64_t calls_before; /* of calls: those that an imported state stands for */
     uint64_t calls, bytes, window_bytes, ticks, codec_ticks, compressed_calls, nonfinite;
     uint64_t born_ns, born_ticks;
 };
@@ -141,6 +150,9 @@ cinchResult_t cinch_comm_fail(struct cinchComm *comm, cinchResult_t code);
  * here before the cause is. That is on its way, and it is what everyone shall say. Returns the code
  * of what is now this thread's last sentence. */
 cinchResult_t cinch_comm_first_cause(struct cinchComm *comm, cinchResult_t code);
+
+/* The ranks have failed, as the others know: marks the communicator. Any thread. */
+void cinch_comm_told(struct cinchComm *comm, cinchResult_t code, const char *why);
 
 /* Success, or the failure that the communicator has had. */
 cinchResult_t cinch_comm_state(struct cinchComm *comm);
@@ -200,9 +212,11 @@ cinchResult_t cinch_comm_new(const cinchConfig_t *config, const struct cinchComm
                              cinch_refusal *refusal, struct cinchComm **out);
 
 /* Meets the other ranks at the id; rank and nranks are set. reunion: NULL, or where that comes
- * from. Afterwards operations have their turn, or find the failure. */
+ * from. parent: NULL, or a seat of all of them, whose failure ends the join. Afterwards operations
+ * have their turn, or find the failure. */
 cinchResult_t cinch_comm_join(struct cinchComm *comm, const cinchUniqueId *id,
-                              const cinch_reunion *reunion, const cinch_refusal *refusal);
+                              const cinch_reunion *reunion, cinch_rendezvous *parent,
+                              const cinch_refusal *refusal);
 
 /* The end of a join that did not get so far. */
 void cinch_comm_joined(struct cinchComm *comm, cinchResult_t result);

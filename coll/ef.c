@@ -13,12 +13,13 @@ typedef struct head {
     char magic[8];
     uint32_t rank, nranks;
     uint64_t entries;
+    uint64_t calls; /* of the communicator so far: random rounding and warm-up go by it */
 } head;
 typedef struct record {
     uint64_t id, count, order, nsender, nowner;
     uint32_t kind, tagged;
 } record;
-static const char magic[8] = {'C', 'I', 'N', 'C', 'H', 'E', 'F', '1'};
+static const char magic[8] = {'C', 'I', 'N', 'C', 'H', 'E', 'F', '2'};
 
 static size_t floats(const cinch_ef *ef) {
     return ef->nsender + ef->nowner;
@@ -178,7 +179,7 @@ static const cinch_ef *next_in_order(const cinch_ef *list, uint64_t from) {
 
 void cinch_ef_export(const cinch_ef_store *store, int rank, int nranks, void *buf) {
     unsigned char *at = (unsigned char *)buf + sizeof(head);
-    head h = {.rank = (uint32_t)rank, .nranks = (uint32_t)nranks};
+    head h = {.rank = (uint32_t)rank, .nranks = (uint32_t)nranks, .calls = store->calls};
     memcpy(h.magic, magic, sizeof magic);
     for (int list = 0; list < 2; list++) { /* used ones, then those that still wait */
         const cinch_ef *ef, *all = list ? store->imported : store->used;
@@ -195,13 +196,16 @@ void cinch_ef_export(const cinch_ef_store *store, int rank, int nranks, void *bu
     memcpy(buf, &h, sizeof h);
 }
 
-static cinchResult_t read_entry(cinch_ef **list, const unsigned char **at, size_t *left) {
+static cinchResult_t read_entry(cinch_ef **list, uint64_t number, const unsigned char **at,
+                                size_t *left) {
     record r;
     if (*left < sizeof r) return cinch_fail(cinchInvalidArgument, "the state to import is cut off");
     memcpy(&r, *at, sizeof r);
     size_t room = (*left - sizeof r) / sizeof(float);
     if (r.nsender > room || r.nowner > room - r.nsender)
         return cinch_fail(cinchInvalidArgument, "the state to import is cut off");
+    if (r.order != number) /* export numbers them so, and counts on it */
+        return cinch_fail(cinchInvalidArgument, "the state to import is out of order");
     cinch_ef_key key = {r.tagged != 0, r.id, r.count, r.kind};
     cinch_ef *ef = create(&key, r.nsender, r.nowner);
     if (!ef) return cinch_fail(cinchSystemError, "out of memory for the state to import");
@@ -228,7 +232,7 @@ cinchResult_t cinch_ef_import(cinch_ef_store *store, int rank, int nranks, const
     size_t left = len - sizeof h;
     cinch_ef *list = NULL;
     for (uint64_t i = 0; i < h.entries; i++) {
-        cinchResult_t result = read_entry(&list, &at, &left);
+        cinchResult_t result = read_entry(&list, i, &at, &left);
         if (result != cinchSuccess) {
             clear_list(&list);
             return result;
@@ -236,6 +240,7 @@ cinchResult_t cinch_ef_import(cinch_ef_store *store, int rank, int nranks, const
     }
     cinch_ef_clear(store);
     store->imported = list;
+    store->calls = h.calls;
     for (const cinch_ef *ef = list; ef; ef = ef->next) store->bytes += size_of(ef);
     return cinchSuccess;
 }

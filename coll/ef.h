@@ -33,6 +33,7 @@ typedef struct cinch_ef_store {
     cinch_ef *used;     /* keyed by what this process has called with */
     cinch_ef *imported; /* waiting for their first call */
     uint64_t bytes, dropped, orders;
+    uint64_t calls; /* of the communicator: set before export and by import */
 } cinch_ef_store;
 
 /* Residuals under the key, zero where new, imported ones where they match; *out NULL where

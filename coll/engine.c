@@ -106,8 +106,10 @@ static cinch_msg *message_of(const cinch_op *op, unsigned index, size_t round) {
 }
 
 static uint64_t tag_of(const cinch_op *op, size_t round, unsigned mark) {
-    return (uint64_t)op->call.collective << 59 | (op->call.comm->sequence & 0x7ffffff) << 32 |
-           (round & 0xffff) << 16 | mark;
+    /* Half a signature tells what differs in one of its fields. */
+    uint64_t call = (op->signature ^ op->signature >> 16) & 0xffff;
+    return (uint64_t)op->call.collective << 59 | (op->call.comm->sequence & 0x7ff) << 48 |
+           call << 32 | (round & 0xffff) << 16 | mark;
 }
 
 static void run_message(cinch_op *op, const cinch_item *item, size_t round) {
@@ -244,18 +246,14 @@ uint64_t cinch_op_tag(const cinch_op *op, size_t round, unsigned mark) {
 }
 
 cinchResult_t cinch_op_pump(const struct cinchComm *comm, bool *some, int *peer) {
-    int before = 0, after = 0; /* a link's progress may move others' messages too */
-    for (int q = 0; q < comm->nranks; q++)
-        if (comm->net->link[q]) before += comm->net->link[q]->pending;
+    uint64_t before = comm->net->finished; /* a link's progress may end others' messages too */
     for (int q = 0; q < comm->nranks; q++) {
         cinch_link *link = comm->net->link[q];
         if (!link || link->pending <= 0) continue;
         CINCH_TRY(link->ops->progress(link));
         if (link->pending > 0) *peer = q;
     }
-    for (int q = 0; q < comm->nranks; q++)
-        if (comm->net->link[q]) after += comm->net->link[q]->pending;
-    *some |= after != before;
+    *some |= comm->net->finished != before;
     return cinchSuccess;
 }
 

@@ -58,6 +58,7 @@ typedef struct cinch_op {
     cinch_p2p *p2p;  /* CINCH_SENDRECV: the messages of a group, in the order of their calls */
     uint64_t number; /* in the communicator's order */
     bool late;       /* that is not known so far: see coll/graph.h */
+    bool recorded;   /* among the last calls of the communicator */
     struct cinch_op *next;
 
     /* how it stands */
@@ -173,7 +174,8 @@ cinchResult_t cinch_fused_oneshot(const cinch_called *call);
 typedef struct cinch_idle {
     uint64_t began; /* ticks, 0: just now */
     unsigned yields;
-    uint64_t since_ns; /* 0: not sleeping yet */
+    uint64_t since_ns;               /* 0: not sleeping yet */
+    uint64_t asked_ns, condemned_ns; /* see coll/watch.c */
     bool warned;
 } cinch_idle;
 

@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/fpu.h"
 #include "coll/engine.h"
+#include "coll/report.h"
 #include "compress/dtype.h"
 
 enum {
@@ -19,12 +20,14 @@ static cinchResult_t wait_long(struct cinchComm *comm, cinch_flag *flag, uint64_
                                size_t count) {
     cinch_op op = {.call = {.comm = comm, .count = count},
                    .number = atomic_load_explicit(&comm->turn, memory_order_relaxed),
+                   .recorded = true,
                    .state = CINCH_OP_RUNNING,
                    .blocked_flag = flag,
                    .blocked_peer = peer};
     cinch_idle idle = {.yields = 1}; /* it has spun already */
     while (op.result == cinchSuccess && (op.blocked_value = cinch_flag_read(flag)) < value)
         cinch_idle_step(&idle, &op);
+    if (op.result != cinchSuccess) cinch_report_describe(&op, idle.since_ns, true);
     return op.result;
 }
 
@@ -52,6 +55,9 @@ cinchResult_t cinch_fused_oneshot(const cinch_called *call) {
            call->send, bytes);
     atomic_store_explicit(&mine->signature, signature, memory_order_relaxed);
     cinch_flag_post(mine, value);
+    /* Here it costs nothing: the peers' flags take longer to come. */
+    cinch_record_enter(&comm->record, CINCH_ALLREDUCE, call->count, call->dtype, (int)call->redop,
+                       false, false, 0);
     for (int q = 0; q < comm->nranks; q++) {
         if (q == comm->rank) {
             src[q] = call->send;

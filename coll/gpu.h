@@ -27,9 +27,12 @@ typedef struct cinch_gpu_way {
     bool pending;         /* which the receiver has not copied yet, or not said so */
     unsigned char *stage; /* a send: where it is put for another process, else NULL */
     const void *from;     /* a receive: where the message is copied from */
+    bool across;          /* and that is on another device of this process */
     uint64_t number;      /* a send: so manieth to that peer */
     cinch_gpu_note note;
     size_t *length;           /* where the length of what came is noted, or NULL */
+    bool unmeasured;          /* a send: its length is not known so far, nothing is queued */
+    size_t slot;              /* then: of the wire memory */
     const cinch_event *after; /* compute has come to where it was posted; NULL: at once */
     cinch_event *mark, *moved;
     bool receives;
@@ -39,6 +42,12 @@ typedef struct cinch_gpu_way {
         CINCH_WAY_COPIED /* a receive: the copy to its place is queued, and `moved` after it */
     } state;
 } cinch_gpu_way;
+
+/* The length of an encoding, while the device finds it out. */
+typedef struct cinch_gpu_length {
+    cinch_event *there;
+    bool open;
+} cinch_gpu_length;
 
 /* Memory that only grows. */
 typedef struct cinch_gpu_room {
@@ -64,7 +73,7 @@ typedef struct cinch_gpu_comm {
     cinchStream_t stream[CINCH_GPU_STREAMS];
     cinch_event *end[CINCH_GPU_STREAMS];
     cinch_event *sent; /* compute has come to where the last message was to be copied out */
-    cinch_gpu_room data, scaled, bounce, piece, mail_room, counts_room, warm;
+    cinch_gpu_room data, scaled, bounce, piece, mail_room, counts_room, warm, length_room;
     cinch_gpu_room
         *retired; /* rooms that were too small: freeing waits for all streams there are */
     int nretired;
@@ -86,6 +95,8 @@ typedef struct cinch_gpu_comm {
     bool sent_there;                     /* down has waited for what is queued on compute so far */
     bool watching;                       /* an event is waited for */
     bool ending;
+    cinch_gpu_length *length; /* [lengths] as op->wire_length */
+    size_t lengths;
     size_t *offset; /* [offsets] of a message's place in a round's bounce memory */
     size_t offsets;
     cinch_gpu_term *term;  /* [nranks + 2] */
@@ -136,8 +147,9 @@ cinchResult_t cinch_gpu_store(cinch_gpu_comm *g, void *to, const void *from, siz
 
 /* ---- planning (gpu_plan.c) ---- */
 
-/* Whether a GPU can run these codecs (bits 1 << CINCH_CODEC_*); where not, says so once. */
-bool cinch_gpu_takes(const cinch_op *op, unsigned codecs);
+/* Whether a GPU can run these codecs (bits 1 << CINCH_CODEC_*) on so many elements of input; where
+ * not, says so once. */
+bool cinch_gpu_takes(const cinch_op *op, unsigned codecs, size_t input);
 
 /* The input times the operator's scalar, in op->source. */
 cinchResult_t cinch_gpu_scale(cinch_op *op, size_t count);
@@ -180,6 +192,18 @@ static inline void cinch_gpu_queued(cinch_gpu_comm *g) {
     g->queued = true;
     g->sent_there = false;
 }
+
+/* ---- lengths that depend on data (gpu_length.c) ---- */
+
+/* For one operation; what an older one has left open counts no more. */
+cinchResult_t cinch_gpu_lengths_begin(cinch_op *op);
+void cinch_gpu_lengths_close(cinch_gpu_comm *g);
+
+/* Has the device measure what was encoded at wire: op->wire_length[slot] counts from when *known
+ * tells so. */
+cinchResult_t cinch_gpu_length_ask(cinch_op *op, const cinch_codec *codec, const void *wire,
+                                   size_t elements, size_t slot);
+cinchResult_t cinch_gpu_length_known(cinch_op *op, size_t slot, bool *known);
 
 /* ---- residuals on a device (gpu_ef.c) ---- */
 

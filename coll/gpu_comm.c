@@ -17,7 +17,7 @@ static cinchResult_t fill(cinch_gpu_comm *g) {
         CINCH_TRY(g->work->event_open(g->device, &g->end[i]));
     }
     CINCH_TRY(g->work->event_open(g->device, &g->sent));
-    g->piece.pinned = g->bounce.pinned = g->mail_room.pinned = true;
+    g->piece.pinned = g->bounce.pinned = g->mail_room.pinned = g->length_room.pinned = true;
     CINCH_TRY(cinch_gpu_reserve(g, &g->mail_room, sizeof *g->mail));
     CINCH_TRY(cinch_gpu_reserve(g, &g->counts_room, sizeof *g->counts));
     g->mail = g->mail_room.data;
@@ -82,7 +82,7 @@ static void release(const cinch_gpu_comm *g, const cinch_gpu_room *room) {
 void cinch_gpu_close(cinch_gpu_comm *g) {
     if (!g) return;
     const cinch_gpu_room *rooms[] = {&g->data,      &g->scaled,      &g->bounce, &g->piece,
-                                     &g->mail_room, &g->counts_room, &g->warm};
+                                     &g->mail_room, &g->counts_room, &g->warm,   &g->length_room};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) release(g, rooms[i]);
     for (int i = 0; i < g->nretired; i++) release(g, &g->retired[i]);
     for (size_t i = 0; i < g->ways; i++) {
@@ -94,6 +94,7 @@ void cinch_gpu_close(cinch_gpu_comm *g) {
         if (g->stream[i]) g->work->stream_close(g->device, g->stream[i]);
     }
     if (g->sent) g->work->event_close(g->sent);
+    cinch_gpu_lengths_close(g);
     free(g->retired);
     free(g->way);
     free(g->offset);

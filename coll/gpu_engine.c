@@ -20,12 +20,12 @@ static cinchResult_t mark(cinch_gpu_comm *g, cinch_event *spare, const cinch_eve
     return cinchSuccess;
 }
 
-/* Copies a message out when compute has come here; or notes that it has, where the receiver copies
- * it from its place. */
-static cinchResult_t copy_out(cinch_gpu_comm *g, cinch_gpu_way *way) {
+/* Copies a message out when compute has come here, or at once; or notes that it has, where the
+ * receiver copies it from its place. */
+static cinchResult_t copy_out(cinch_gpu_comm *g, cinch_gpu_way *way, bool at_once) {
     void *to = way->direct ? way->stage : way->bounce;
-    if (!to) return g->work->record(way->moved, cinch_gpu_compute(g));
-    if (g->queued && !g->sent_there) {
+    if (!to) return g->work->record(way->moved, at_once ? cinch_gpu_down(g) : cinch_gpu_compute(g));
+    if (g->queued && !g->sent_there && !at_once) {
         CINCH_TRY(g->work->record(g->sent, cinch_gpu_compute(g)));
         CINCH_TRY(g->work->wait(cinch_gpu_down(g), g->sent));
         g->sent_there = true;
@@ -37,7 +37,7 @@ static cinchResult_t copy_out(cinch_gpu_comm *g, cinch_gpu_way *way) {
 /* Copies in what came, when compute has come to where it was posted. */
 static cinchResult_t copy_in(cinch_gpu_comm *g, cinch_gpu_way *way) {
     if (way->after) CINCH_TRY(g->work->wait(cinch_gpu_up(g), (cinch_event *)way->after));
-    CINCH_TRY(g->work->copy(g->device, cinch_gpu_up(g), way->place, way->from, way->bytes));
+    CINCH_TRY(cinch_gpu_peer_copy(g, way, way->place));
     return g->work->record(way->moved, cinch_gpu_up(g));
 }
 
@@ -60,10 +60,30 @@ static void post_receive(cinch_gpu_comm *g, cinch_gpu_way *way) {
     way->link->ops->recv(way->link, way->msg);
 }
 
+/* Sends whose length is known by now; the device has encoded them then. */
+static cinchResult_t copy_measured(cinch_op *op, bool *moved) {
+    for (cinch_gpu_way *way = op->gpu->sends; way; way = way->next) {
+        bool known = false;
+        if (!way->unmeasured) continue;
+        CINCH_TRY(cinch_gpu_length_known(op, way->slot, &known));
+        if (!known) return cinchSuccess; /* compute comes to them in order */
+        way->unmeasured = false;
+        way->bytes = op->wire_length[way->slot];
+        if (way->direct)
+            cinch_gpu_peer_aim(op, way);
+        else
+            way->msg->bytes = way->bytes;
+        CINCH_TRY(copy_out(op->gpu, way, true));
+        *moved = true;
+    }
+    return cinchSuccess;
+}
+
 /* What was copied out goes to its link, in order. */
 static cinchResult_t pass_sends(cinch_op *op, bool *moved) {
     cinch_gpu_comm *g = op->gpu;
-    while (g->sends) {
+    CINCH_TRY(copy_measured(op, moved));
+    while (g->sends && !g->sends->unmeasured) {
         cinch_gpu_way *way = g->sends;
         cinchResult_t state = way->place ? g->work->passed(way->moved) : cinchSuccess;
         if (state == cinchInProgress) {
@@ -140,13 +160,17 @@ static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t 
     cinch_gpu_way *way = &g->way[at];
     cinch_msg *msg = &op->msg[at];
     bool wire = ref->space == CINCH_WIRE, receives = item->op == CINCH_DO_RECV;
-    size_t *wire_length = &op->wire_length[round % s->depth * s->nwire + ref->slot];
+    size_t slot = round % s->depth * s->nwire + ref->slot, *wire_length = &op->wire_length[slot];
+    bool known = true;
     way->place = cinch_op_place(op, ref, round, &length);
     way->msg = msg;
     way->link = op->call.comm->net->link[item->peer];
     way->length = wire && receives ? wire_length : NULL;
     way->state = CINCH_WAY_NONE;
     way->direct = way->pending = false;
+    if (wire && !receives) CINCH_TRY(cinch_gpu_length_known(op, slot, &known));
+    way->unmeasured = !known;
+    way->slot = slot;
     way->bytes = !wire ? length * op->esize : receives ? op->wire_bytes : *wire_length;
     *msg = (cinch_msg){.data = way->bounce,
                        .bytes = way->bytes,
@@ -167,8 +191,8 @@ static cinchResult_t start_message(cinch_op *op, const cinch_item *item, size_t 
         CINCH_TRY(mark(g, way->mark, &way->after));
         post_receive(g, way);
     } else {
-        if (way->direct) cinch_gpu_peer_aim(op, way);
-        CINCH_TRY(copy_out(g, way));
+        if (way->direct && known) cinch_gpu_peer_aim(op, way);
+        if (known) CINCH_TRY(copy_out(g, way, false));
         post_send(g, way);
     }
     return cinchSuccess;
@@ -182,7 +206,7 @@ cinchResult_t cinch_gpu_start_pair(cinch_op *op, cinch_p2p *p, cinch_gpu_way *wa
     way->length = NULL;
     way->after = NULL; /* no operation of the group may touch what another receives */
     way->bytes = p->bytes;
-    way->direct = way->pending = false;
+    way->direct = way->pending = way->unmeasured = false;
     if (p->on_device) p->msg.data = way->bounce;
     if (p->receives) {
         p->msg.exact = !cinch_gpu_may_note(op->call.comm, p->peer, p->bytes);
@@ -194,16 +218,17 @@ cinchResult_t cinch_gpu_start_pair(cinch_op *op, cinch_p2p *p, cinch_gpu_way *wa
         p->msg.data = &way->note;
         p->msg.bytes = sizeof way->note;
     }
-    if (p->on_device) CINCH_TRY(copy_out(g, way));
+    if (p->on_device) CINCH_TRY(copy_out(g, way, false));
     post_send(g, way);
     return cinchSuccess;
 }
 
 /* ---- items ---- */
 
-/* A receive; or a send that its receiver copies from where it is. */
+/* A receive; or a send that nothing is queued for, or its receiver copies from where it is. */
 static bool on_its_way(const cinch_gpu_way *way) {
-    return way->receives ? way->state == CINCH_WAY_OPEN : way->pending && !way->stage;
+    if (way->receives) return way->state == CINCH_WAY_OPEN;
+    return way->unmeasured || (way->pending && !way->stage);
 }
 
 /* Whether a round's memory for messages can be used anew. */
@@ -227,6 +252,16 @@ static cinchResult_t round_is_over(cinch_op *op, size_t round, bool *over) {
     return cinchSuccess;
 }
 
+/* Whether the lengths of what a sum decodes are known: it is told them. */
+static cinchResult_t measured(cinch_op *op, const cinch_item *item, size_t round, bool *yes) {
+    const cinch_schedule *s = op->schedule;
+    const cinch_ref *src = &s->refs[item->ref + item->ndst];
+    for (int i = 0; item->op == CINCH_DO_SUM && i < item->nsrc && *yes; i++)
+        if (src[i].space == CINCH_WIRE)
+            CINCH_TRY(cinch_gpu_length_known(op, round % s->depth * s->nwire + src[i].slot, yes));
+    return cinchSuccess;
+}
+
 /* Whether what the item needs has come. Copies that are queued, in either direction, compute waits
  * for: also where the item is a message itself, because later items do not name them again. */
 static cinchResult_t ready(cinch_op *op, const cinch_item *item, size_t round, bool *yes) {
@@ -237,6 +272,7 @@ static cinchResult_t ready(cinch_op *op, const cinch_item *item, size_t round, b
     if (item == s->item && round >= s->depth) CINCH_TRY(round_is_over(op, round, yes));
     for (unsigned i = 0; i < item->ndep && *yes; i++)
         *yes = !on_its_way(&way[s->deps[item->dep + i]]);
+    if (*yes) CINCH_TRY(measured(op, item, round, yes));
     for (unsigned i = 0; i < item->ndep && *yes; i++) {
         const cinch_gpu_way *dep = &way[s->deps[item->dep + i]];
         if (dep->state == CINCH_WAY_NONE) continue;

@@ -76,6 +76,29 @@ static cinchDataType_t plain_type(const cinch_op *op, const cinch_item *sum) {
     return sum->flags & CINCH_WIDE ? cinchFloat32 : op->call.dtype;
 }
 
+/* What the encode must have seen, where that is not the state of the whole input as it is: a share
+ * is all that it sees of a sum; and blocks of an input may begin and end anywhere. */
+static cinchResult_t prepare_part(cinch_op *op, const cinch_codec *codec,
+                                  const cinchCodecSite_t *site, cinchDataType_t dtype,
+                                  const cinch_ref *ref, const void *src, const float *residual,
+                                  size_t length, const void **state) {
+    const cinch_gpu *kernels = op->gpu->kernels;
+    const cinch_gpu_where where = {.stream = cinch_gpu_compute(op->gpu)};
+    const void *whole = *state;
+    size_t granule = cinch_codec_granule(codec);
+    if (!kernels->state_bytes(codec, length)) return cinchSuccess;
+    const cinch_shape *shape = cinch_shape_of(op->call.collective);
+    size_t blocks = (size_t)cinch_shape_in_blocks(shape, op->call.comm->nranks);
+    bool whole_granules = length % granule == 0 || site->offset + length == blocks * op->call.count;
+    if (ref->space == CINCH_IN && site->offset % granule == 0 && whole_granules)
+        return cinchSuccess;
+    *state = op->work;
+    if (ref->space != CINCH_IN)
+        return kernels->prepare(&where, codec, site, dtype, src, residual, length, op->work);
+    return kernels->prepare_part(&where, codec, site, dtype, src, residual, length, whole,
+                                 op->work);
+}
+
 static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const cinch_ref *ref,
                                   size_t round) {
     cinch_gpu_comm *g = op->gpu;
@@ -94,11 +117,10 @@ static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const ci
                                  ref[1].block * op->call.count + round * op->cut.round + span.first,
                              .rank = (uint32_t)comm->rank,
                              .phase = owner};
-    size_t share = round * cinch_cut_part_max(&op->cut);
+    size_t share = round * cinch_cut_part_max(&op->cut), slot = wire_slot(op, &ref[0], round);
     float *residual = NULL;
     if (op->ef && codec->ef) residual = owner ? g->owner + share : g->sender + site.offset;
-    op->wire_length[wire_slot(op, &ref[0], round)] =
-        length ? g->kernels->wire_bytes(codec, length) : 0;
+    op->wire_length[slot] = length ? g->kernels->wire_bytes(codec, length) : 0;
     if (!length) return cinchSuccess;
     if (item > op->schedule->item && encoded_next(op, item - 1)) {
         const cinch_item *sum = item - 1;
@@ -107,14 +129,11 @@ static cinchResult_t queue_encode(cinch_op *op, const cinch_item *item, const ci
                                       residual, length, cinch_op_avg(op, sum), wire, op->call.dtype,
                                       NULL, g->counts);
     }
-    if (ref[1].space != CINCH_IN && g->kernels->state_bytes(codec, length)) {
-        /* A share is all that it sees of the sum. */
-        CINCH_TRY(
-            g->kernels->prepare(&where, codec, &site, dtype, src, residual, length, op->work));
-        state = op->work;
-    }
-    return g->kernels->encode(&where, codec, &site, state, dtype, src, residual, length, wire,
-                              g->counts);
+    CINCH_TRY(prepare_part(op, codec, &site, dtype, &ref[1], src, residual, length, &state));
+    CINCH_TRY(g->kernels->encode(&where, codec, &site, state, dtype, src, residual, length, wire,
+                                 g->counts));
+    if (op->wire_length[slot]) return cinchSuccess;
+    return cinch_gpu_length_ask(op, codec, wire, length, slot);
 }
 
 static cinchResult_t queue_sum(cinch_op *op, const cinch_item *item, const cinch_ref *ref,

@@ -38,9 +38,13 @@ void cinch_gpu_peers_offer(struct cinchComm *comm, uint64_t *where) {
     *where = 0;
     if (!wanted(comm)) return;
     cinch_gpu_peers *p = calloc(1, sizeof *p + n * sizeof *p->peer);
-    if (!p || cinch_heap_alloc(&card, card_bytes(comm->nranks)) != cinchSuccess ||
+    if (!p || cinch_heap_try(&card, card_bytes(comm->nranks)) != cinchSuccess ||
         !cinch_heap_offset(card, card_bytes(comm->nranks), &offset)) {
-        free(p); /* then messages go over links */
+        static atomic_bool said;
+        if (!atomic_exchange(&said, true))
+            cinch_info("messages on devices go through the host's memory (%s)",
+                       p ? cinch_last_error() : "out of memory");
+        free(p);
         return;
     }
     p->process = getpid();

@@ -100,11 +100,17 @@ cinchResult_t cinch_gpu_peer_take(cinch_op *op, cinch_gpu_way *way, const cinch_
                           "rank %d sends %llu bytes of device memory where %zu are received", q,
                           (unsigned long long)note->bytes, way->bytes);
     way->bytes = note->bytes;
+    way->across = p->peer[q].here && p->peer[q].card->device != p->device;
     if (p->peer[q].here)
         way->from = (const void *)(uintptr_t)note->at;
     else
         CINCH_TRY(find_staged(op, q, note, &way->from));
     return begin_copy(p, q);
+}
+
+cinchResult_t cinch_gpu_peer_copy(cinch_gpu_comm *g, const cinch_gpu_way *way, void *to) {
+    return (way->direct && way->across ? g->work->copy_from : g->work->copy)(
+        g->device, cinch_gpu_up(g), to, way->from, way->bytes);
 }
 
 void cinch_gpu_peer_taken(cinch_op *op, cinch_gpu_way *way) {
@@ -155,7 +161,8 @@ cinchResult_t cinch_gpu_peer_fetch(struct cinchComm *comm, int q, void *data, si
                           came, bytes);
     memcpy(&note, data, sizeof note);
     CINCH_TRY(cinch_gpu_peer_take(&op, &way, &note));
-    cinchResult_t result = g->work->copy(g->device, cinch_gpu_up(g), data, way.from, bytes);
+    way.direct = true;
+    cinchResult_t result = cinch_gpu_peer_copy(g, &way, data);
     if (result == cinchSuccess) result = cinch_gpu_sync(g, 2);
     atomic_fetch_add(&comm->gpu_peers->card->answer[q].copied, 1);
     return result;

@@ -22,6 +22,7 @@
 struct cinchComm;
 struct cinch_op;
 struct cinch_gpu_way;
+struct cinch_gpu_comm;
 
 /* A stage that is too small is followed by one of at least twice its size, and kept. The least is
  * what CUDA takes for small allocations at once, of which a handle shows the whole. */
@@ -118,9 +119,12 @@ void cinch_gpu_peer_aim(struct cinch_op *op, struct cinch_gpu_way *way);
 void cinch_gpu_peer_sent(struct cinch_op *op, struct cinch_gpu_way *way);
 
 /* Where the message of a note is, so that it can be copied: from, bytes. RemoteError: the note
- * makes no sense, or its sender has given up. Then that its copy is queued. */
+ * makes no sense, or its sender has given up. Then its copy, also of what came over a link; and
+ * that it is queued. */
 cinchResult_t cinch_gpu_peer_take(struct cinch_op *op, struct cinch_gpu_way *way,
                                   const cinch_gpu_note *note);
+cinchResult_t cinch_gpu_peer_copy(struct cinch_gpu_comm *g, const struct cinch_gpu_way *way,
+                                  void *to);
 void cinch_gpu_peer_taken(struct cinch_op *op, struct cinch_gpu_way *way);
 
 /* Tells peers what was copied here, and sees what they have copied. */

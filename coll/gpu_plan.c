@@ -13,13 +13,14 @@ static size_t padded(size_t bytes) {
 
 /* ---- codec ---- */
 
-bool cinch_gpu_takes(const cinch_op *op, unsigned codecs) {
+bool cinch_gpu_takes(const cinch_op *op, unsigned codecs, size_t input) {
     cinch_gpu_comm *g = op->gpu;
     for (int c = 0; c < CINCH_CODEC_COUNT; c++) {
         if (!(codecs >> c & 1)) continue;
         const cinch_codec *codec = cinch_codec_in_force(op->call.comm, (cinch_codec_index)c);
         const char *why = g->kernels->supports(codec);
-        if (!why && !g->kernels->wire_bytes(codec, 1)) why = "its messages differ in length";
+        if (!why && g->kernels->state_bytes(codec, 1) && input > UINT32_MAX)
+            why = "it selects among at most 4294967295 elements";
         if (!why) continue;
         if (!g->refused)
             cinch_warn("%s does not run on a GPU: %s; calls on device memory stay exact (said "
@@ -57,6 +58,7 @@ cinchResult_t cinch_gpu_prepare_codecs(cinch_op *op, size_t input) {
     cinch_gpu_comm *g = op->gpu;
     const struct cinchComm *comm = op->call.comm;
     cinchCodecSite_t site = {.call = comm->calls, .rank = (uint32_t)comm->rank};
+    CINCH_TRY(cinch_gpu_lengths_begin(op));
     CINCH_TRY(g->work->fill(g->device, cinch_gpu_compute(g), g->counts, 0, sizeof *g->counts));
     if (op->ef) CINCH_TRY(cinch_gpu_mirror(g, op->ef, &g->sender, &g->owner));
     cinch_gpu_queued(g);

@@ -9,7 +9,7 @@
 
 #include "coll/gpu.h"
 
-enum { ELEMENTS = 64, ROOM = 4096, MOST_DEVICES = 64 };
+enum { ELEMENTS = 64, ROOM = 16384, ROOMS = 6, MOST_DEVICES = 64 };
 
 typedef struct warming {
     cinch_gpu_comm *g;
@@ -51,6 +51,11 @@ static cinchResult_t warm_codec(void *arg) {
         CINCH_TRY(g->kernels->encode(&where, codec, &site, state, types[t], at(g, 1), residual,
                                      ELEMENTS, wire, counts));
         cinch_gpu_term term = {.wire = wire, .bytes = g->kernels->wire_bytes(codec, ELEMENTS)};
+        if (!term.bytes) { /* its messages differ in length */
+            CINCH_TRY(g->kernels->measure(&where, codec, wire, ELEMENTS, (void *)at(g, 5)));
+            CINCH_TRY(g->kernels->prepare_part(&where, codec, &site, types[t], at(g, 1), residual,
+                                               ELEMENTS, state, at(g, 5)));
+        }
         if (g->kernels->fuses(codec))
             CINCH_TRY(g->kernels->sum_encode(&where, codec, &site, &term, 1, types[t], residual,
                                              ELEMENTS, 0, at(g, 4), types[t], NULL, counts));
@@ -62,8 +67,8 @@ static cinchResult_t warm_codec(void *arg) {
 }
 
 static bool runs(const cinch_gpu_comm *g, const cinch_codec *codec) {
-    return codec->vt && !g->kernels->supports(codec) && g->kernels->wire_bytes(codec, ELEMENTS) &&
-           g->kernels->wire_bytes(codec, ELEMENTS) <= ROOM &&
+    return codec->vt && !g->kernels->supports(codec) &&
+           cinch_codec_bound(codec, ELEMENTS) <= ROOM &&
            g->kernels->state_bytes(codec, ELEMENTS) <= ROOM;
 }
 
@@ -78,8 +83,8 @@ cinchResult_t cinch_gpu_warm(struct cinchComm *comm) {
     for (int c = 0; joined && c < CINCH_CODEC_COUNT; c++) same &= g->warmed[c] == codecs[c]->vt;
     if (known && same) return cinchSuccess;
     if (!g->warm.data) {
-        CINCH_TRY(cinch_gpu_reserve(g, &g->warm, 5 * ROOM));
-        CINCH_TRY(g->work->fill(g->device, cinch_gpu_compute(g), g->warm.data, 0, 5 * ROOM));
+        CINCH_TRY(cinch_gpu_reserve(g, &g->warm, ROOMS * ROOM));
+        CINCH_TRY(g->work->fill(g->device, cinch_gpu_compute(g), g->warm.data, 0, ROOMS * ROOM));
     }
     if (!known) CINCH_TRY(g->work->with(g->device, warm_reductions, &w));
     if (g->device < MOST_DEVICES) atomic_store(&warm[g->device], true);

@@ -17,12 +17,14 @@ typedef struct recorded recorded;
 struct cinch_graphs {
     const cinch_device_work *work;
     int device;         /* the thread's */
-    cinch_event *order; /* recorded after its last operation, in graphs and out of them */
+    cinch_event *order; /* recorded after its last operation, in graphs and out of them; stays as
+                           long as a graph has it, which may be launched without the communicator */
     cinch_event *inner; /* within one capture */
     uint64_t capture;   /* of its last captured call */
 
-    /* The thread's, which frees this when `leaves` is set and it has nothing left. */
+    /* The thread's, which frees this when `leaves` is set, it has nothing left and `users` is 0. */
     pthread_cond_t changed;
+    int users; /* what is recorded with it */
     recorded *due, **due_end;
     bool leaves;
 };
@@ -39,6 +41,8 @@ struct recorded {
     struct cinch_graphs *runner; /* the first one's communicator's; NULL: one of them is gone */
     const cinch_device_work *work;
     cinch_op *ops;
+    struct cinch_graphs **with; /* its communicators', each once; behind the stops */
+    int nwith;
     int stops, reached; /* by the launch that is on its way */
     int held;           /* by graphs, each of its gates */
     unsigned launches;  /* that have come here and not been run */
@@ -59,7 +63,7 @@ static const cinch_device_work *work_of(const cinch_op *op) {
     return device ? device->work : NULL;
 }
 
-/* Whether one before it has the same communicator, or stream. */
+/* Whether one before it has the same communicator, or stream, or both. */
 static bool seen_comm(const cinch_op *list, const cinch_op *op) {
     for (; list != op; list = list->next)
         if (list->call.comm == op->call.comm) return true;
@@ -69,6 +73,12 @@ static bool seen_comm(const cinch_op *list, const cinch_op *op) {
 static bool seen_stream(const cinch_op *list, const cinch_op *op) {
     for (; list != op; list = list->next)
         if (list->call.stream == op->call.stream) return true;
+    return false;
+}
+
+static bool seen_pair(const cinch_op *list, const cinch_op *op) {
+    for (; list != op; list = list->next)
+        if (list->call.comm == op->call.comm && list->call.stream == op->call.stream) return true;
     return false;
 }
 
@@ -116,6 +126,8 @@ static void let_go(recorded *r) {
     if (r->held || r->queued || r->runs) return;
     if (r->next) r->next->self = r->self;
     *r->self = r->next;
+    for (int i = 0; i < r->nwith; i++)
+        if (--r->with[i]->users == 0) pthread_cond_signal(&r->with[i]->changed);
     cinch_group_free(r->ops);
     free(r);
 }
@@ -167,10 +179,15 @@ static void enqueue(struct cinch_graphs *g, recorded *r) {
     pthread_cond_signal(&g->changed);
 }
 
+static void close_event(const struct cinch_graphs *g, cinch_event **event) {
+    if (*event) g->work->event_close(*event);
+    *event = NULL;
+}
+
 static cinchResult_t serve(void *arg) {
     struct cinch_graphs *g = arg;
     pthread_mutex_lock(&lock);
-    while (g->due || !g->leaves) {
+    while (g->due || !g->leaves || g->users) {
         recorded *r = g->due;
         if (!r) {
             pthread_cond_wait(&g->changed, &lock);
@@ -185,6 +202,7 @@ static cinchResult_t serve(void *arg) {
             let_go(r);
     }
     pthread_mutex_unlock(&lock);
+    close_event(g, &g->order);
     return cinchSuccess;
 }
 
@@ -240,11 +258,6 @@ static cinchResult_t open_events(struct cinch_graphs *g, cinchStream_t stream) {
     return g->work->event_open_by(stream, &g->inner);
 }
 
-static void close_events(const struct cinch_graphs *g) {
-    if (g->order) g->work->event_close(g->order);
-    if (g->inner) g->work->event_close(g->inner);
-}
-
 static cinchResult_t join_graphs(const cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     if (comm->graphs) return cinchSuccess;
@@ -261,7 +274,8 @@ static cinchResult_t join_graphs(const cinch_op *op) {
         comm->oneshot_most = 0; /* the fast path does not look at graphs */
         return cinchSuccess;
     }
-    close_events(g);
+    close_event(g, &g->order);
+    close_event(g, &g->inner);
     pthread_cond_destroy(&g->changed);
     free(g);
     return result;
@@ -285,11 +299,16 @@ void cinch_graph_leave(struct cinchComm *comm) {
     pthread_mutex_unlock(&lock);
     /* What runs has its numbers, and does not look at the communicator after its turn. */
     cinch_comm_await_turn(comm, atomic_load(&comm->issued));
-    close_events(g);
+    close_event(g, &g->inner);
     pthread_mutex_lock(&lock);
+    const cinch_device_work *work = g->work;
+    cinch_event *order =
+        g->users ? NULL : g->order; /* else the thread's, whom the last graph wakes */
+    if (order) g->order = NULL;
     g->leaves = true;
     pthread_cond_signal(&g->changed);
     pthread_mutex_unlock(&lock);
+    if (order) work->event_close(order);
     comm->graphs = NULL;
 }
 
@@ -307,10 +326,25 @@ static cinchResult_t come_after(const cinch_op *ops, uint64_t capture) {
     return cinchSuccess;
 }
 
+/* A stream waits for all the others on which its communicator has calls there: all of its gates
+ * have been passed then, and none is shut by the next launch before that. */
+static cinchResult_t join_streams(const cinch_op *ops, const cinch_op *to) {
+    const struct cinch_graphs *g = to->call.comm->graphs;
+    for (const cinch_op *op = ops; op; op = op->next) {
+        if (op->call.comm != to->call.comm || op->call.stream == to->call.stream ||
+            seen_pair(ops, op))
+            continue;
+        CINCH_TRY(g->work->record(g->inner, op->call.stream));
+        CINCH_TRY(g->work->wait(to->call.stream, g->inner));
+    }
+    return cinchSuccess;
+}
+
 static cinchResult_t come_before(const cinch_op *ops, uint64_t capture) {
     for (const cinch_op *op = ops; op; op = op->next) {
         struct cinch_graphs *g = op->call.comm->graphs;
         if (seen_comm(ops, op)) continue;
+        CINCH_TRY(join_streams(ops, op));
         CINCH_TRY(g->work->record(g->inner, op->call.stream));
         CINCH_TRY(g->work->record_outside(g->order, op->call.stream));
         g->capture = capture;
@@ -318,25 +352,26 @@ static cinchResult_t come_before(const cinch_op *ops, uint64_t capture) {
     return cinchSuccess;
 }
 
-/* unheld: so many are in no graph. */
-static cinchResult_t put_gates(recorded *r, int *unheld) {
+/* The i-th stop's place, with `put` on its stream, else in the graph. */
+static cinchResult_t each_gate(recorded *r, bool put) {
     const cinch_op *op = r->ops;
     for (int i = 0; i < r->stops; i++, op = op->next) {
         cinch_gate *gate = &r->stop[i].gate;
         while (seen_stream(r->ops, op)) op = op->next;
-        cinchResult_t result = r->work->gate_put(op->call.stream, gate);
-        if (result == cinchSuccess) continue;
-        *unheld = r->stops - i - gate->held;
-        return result;
+        CINCH_TRY((put ? r->work->gate_put : r->work->gate_hold)(op->call.stream, gate));
     }
     return cinchSuccess;
 }
 
 static recorded *make_recorded(cinch_op *ops) {
-    size_t stops = 0;
-    for (const cinch_op *op = ops; op; op = op->next) stops += !seen_stream(ops, op);
-    recorded *r = calloc(1, sizeof *r + stops * sizeof *r->stop);
+    size_t stops = 0, comms = 0;
+    for (const cinch_op *op = ops; op; op = op->next) {
+        stops += !seen_stream(ops, op);
+        comms += !seen_comm(ops, op);
+    }
+    recorded *r = calloc(1, sizeof *r + stops * sizeof *r->stop + comms * sizeof(*r->with));
     if (!r) return NULL;
+    r->with = (void *)(r->stop + stops);
     r->stops = (int)stops;
     r->held = (int)stops + 1; /* and by the call itself */
     for (size_t i = 0; i < stops; i++) r->stop[i] = (stop){{.reached = reached, .gone = gone}, r};
@@ -344,6 +379,11 @@ static recorded *make_recorded(cinch_op *ops) {
     r->work = work_of(ops);
     r->runner = ops->call.comm->graphs;
     pthread_mutex_lock(&lock);
+    for (const cinch_op *op = ops; op; op = op->next) {
+        if (seen_comm(ops, op)) continue;
+        r->with[r->nwith++] = op->call.comm->graphs;
+        op->call.comm->graphs->users++;
+    }
     r->next = all;
     r->self = &all;
     if (all) all->self = &r->next;
@@ -363,15 +403,16 @@ cinchResult_t cinch_graph_record(cinch_op *ops, uint64_t capture) {
         cinch_group_free(ops);
         return result;
     }
-    result = come_after(ops, capture);
-    int unheld = result == cinchSuccess ? 0 : r->stops;
-    if (result == cinchSuccess) result = put_gates(r, &unheld);
+    result = each_gate(r, false); /* before the graph has anything of it: that it keeps then */
+    if (result == cinchSuccess) result = come_after(ops, capture);
+    if (result == cinchSuccess) result = each_gate(r, true);
     if (result == cinchSuccess) result = come_before(ops, capture);
     for (const cinch_op *op = ops; op && result != cinchSuccess; op = op->next)
         cinch_comm_fail(op->call.comm, result);
     pthread_mutex_lock(&lock);
     if (result != cinchSuccess) r->runner = NULL;
-    r->held -= 1 + unheld;
+    for (int i = 0; i < r->stops; i++) r->held -= !r->stop[i].gate.held;
+    r->held--;
     let_go(r);
     pthread_mutex_unlock(&lock);
     return result;

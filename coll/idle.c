@@ -6,8 +6,9 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "base/log.h"
 #include "coll/gpu.h"
+#include "coll/report.h"
+#include "coll/watch.h"
 
 enum {
     SPIN_TICKS = 6000,    /* some 2 microseconds of a time-stamp counter, or of nanoseconds */
@@ -66,37 +67,13 @@ static void sleep_a_little(cinch_op *list) {
         sleep_on_links(list);
 }
 
-static cinchResult_t check_time(cinch_idle *idle, const cinch_op *op, uint64_t now) {
-    const cinch_settings *s = &op->call.comm->settings;
-    char text[CINCH_CALLED_TEXT];
-    uint64_t stalled_ms = (now - idle->since_ns) / 1000000;
-    if (!idle->warned && s->warn_ms > 0 && stalled_ms >= (uint64_t)s->warn_ms) {
-        idle->warned = true;
-        cinch_warn("%s has waited for rank %d for %llu ms",
-                   cinch_called_text(&op->call, op->number, text), op->blocked_peer,
-                   (unsigned long long)stalled_ms);
-    }
-    if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms && op->gpu && op->gpu->watching)
-        return cinch_fail(cinchUnhandledCudaError,
-                          "%s made no progress for CINCH_TIMEOUT_MS=%lld: device %d does not get "
-                          "to what was queued there",
-                          cinch_called_text(&op->call, op->number, text), (long long)s->timeout_ms,
-                          op->gpu->device);
-    if (s->timeout_ms > 0 && stalled_ms >= (uint64_t)s->timeout_ms)
-        return cinch_fail(cinchRemoteError,
-                          "%s made no progress for CINCH_TIMEOUT_MS=%lld: it waits for rank %d, "
-                          "or for one that rank %d waits for",
-                          cinch_called_text(&op->call, op->number, text), (long long)s->timeout_ms,
-                          op->blocked_peer, op->blocked_peer);
-    return cinchSuccess;
-}
-
 /* What can be wrong with an operation that does not move. */
 static cinchResult_t check(cinch_idle *idle, cinch_op *op, uint64_t now) {
     struct cinchComm *comm = op->call.comm;
+    if (cinch_report_asked(comm)) cinch_report_describe(op, idle->since_ns, false);
     CINCH_TRY(cinch_comm_stopped(comm));
     if (comm->meeting) CINCH_TRY(cinch_rendezvous_check(comm->meeting));
-    return check_time(idle, op, now);
+    return cinch_watch_wait(idle, op, now);
 }
 
 void cinch_idle_step(cinch_idle *idle, cinch_op *list) {

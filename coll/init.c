@@ -93,6 +93,7 @@ cinchResult_t cinchCommInitAll(cinchComm_t *comms, int ndev, const int *devlist)
     for (int i = 0; i < ndev; i++) comms[i] = NULL;
     for (; made < ndev && result == cinchSuccess; made += result == cinchSuccess) {
         result = prepare(&list[made], &comms[made], ndev, &id, made, NULL);
+        if (result == cinchSuccess) list[made].comm->homed = false; /* each has its own later */
         if (made && result == cinchSuccess) list[made - 1].next = &list[made];
     }
     if (result == cinchSuccess)

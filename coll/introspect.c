@@ -24,7 +24,7 @@ static double microseconds(const struct cinchComm *comm, uint64_t ticks) {
 
 static void fill(const struct cinchComm *comm, cinchStats_t *s) {
     *s = (cinchStats_t){.size = sizeof *s,
-                        .calls = comm->calls,
+                        .calls = comm->calls - comm->calls_before,
                         .bytes = comm->bytes,
                         .wire_bytes = cinch_comm_wire_bytes(comm),
                         .comm_us = microseconds(comm, comm->ticks),
@@ -98,7 +98,8 @@ cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t byt
     if (comm->nranks > 1 && collective != CINCH_SENDRECV)
         CINCH_TRY(choose(comm, collective, bytes, dtype, &codecs, &algo, &cut));
     char text[512], predicted[32] = "null";
-    double us = codecs >> CINCH_CODEC_INSIDE & 1
+    bool inner = comm->inner_state == CINCH_INNER_MADE; /* then calls on a device go by NCCL */
+    double us = inner || codecs >> CINCH_CODEC_INSIDE & 1
                     ? NAN /* nobody has measured that */
                     : cinch_op_predict(comm, collective, bytes, codecs);
     const char *between, *inside = codec_names(comm, algo, codecs, &between);
@@ -109,10 +110,11 @@ cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t byt
                  "\"codec_intra\":\"%s\",\"transport\":\"%s\",\"chunk_bytes\":%zu,\"rounds\":%zu,"
                  "\"predicted_us\":%s}",
                  op, bytes, cinch_dtype_name(dtype),
-                 algo               ? algo->name
+                 inner              ? "nccl"
+                 : algo             ? algo->name
                  : comm->nranks > 1 ? "direct"
                                     : "copy",
-                 between, inside, transport_of(comm),
+                 between, inside, inner ? "nccl" : transport_of(comm),
                  cut.round / (size_t)cut.parts * cinch_dtype_size(dtype), cut.rounds, predicted);
     size_t need = (size_t)wrote + 1, room = *len;
     *len = need;

@@ -13,16 +13,21 @@
 #include "coll/gpu_peer.h"
 #include "coll/inforce.h"
 #include "coll/nccl/inner.h"
+#include "coll/report.h"
+#include "coll/watch.h"
+#include "transports/monitor.h"
 
 /* What a rank sees of the others' memory; the least that any rank sees is what is used. */
 typedef struct view {
-    cpu_set_t cpus; /* on which it may run */
-    uint8_t windows, heaps, asked, nccl;
-    uint64_t card;                        /* see cinch_gpu_peers_offer */
-    uint16_t first;                       /* the first rank of its host */
-    uint64_t site;                        /* a hash of CINCH_SITEID */
-    char site_name[48];                   /* as much of it as goes into a sentence */
-    uint8_t address[CINCH_ADDRESS_BYTES]; /* where it can be met if all else fails */
+    cpu_set_t cpus;                                      /* on which it may run */
+    uint8_t windows, heaps, asked, nccl, homed, without; /* without: it finds no NCCL */
+    uint8_t home[CINCH_DEVICE_ID];                       /* the GPU, where homed */
+    uint64_t card;                                       /* see cinch_gpu_peers_offer */
+    uint16_t first;                                      /* the first rank of its host */
+    uint64_t site;                                       /* a hash of CINCH_SITEID */
+    char site_name[48];                                  /* as much of it as goes into a sentence */
+    uint8_t address[CINCH_ADDRESS_BYTES];                /* where it can be met if all else fails */
+    cinch_process process;
 } view;
 
 /* Where all ranks share a host its unix sockets do. CINCH_HOSTID may say so of ranks that do not
@@ -88,6 +93,26 @@ static cinchResult_t number_sites(struct cinchComm *comm, const view *all) {
     return cinchSuccess;
 }
 
+/* What keeps calls on device memory from NCCL and is known by now, so that the ranks need not meet
+ * for it at the first of them. */
+static void join_homes(struct cinchComm *comm, const view *all) {
+    for (int q = 0; q < comm->nranks && comm->may_nccl; q++) {
+        if (all[q].without && comm->rank == 0)
+            cinch_info("device memory does not go by NCCL: rank %d finds none (`cinch info` there "
+                       "says where it looks)",
+                       q);
+        comm->may_nccl = !all[q].without;
+        for (int p = 0; p < q && all[q].homed && comm->may_nccl; p++) {
+            if (!all[p].homed || memcmp(all[p].home, all[q].home, sizeof all[q].home) != 0)
+                continue;
+            comm->may_nccl = false;
+            if (comm->rank == 0)
+                cinch_info("device memory does not go by NCCL: ranks %d and %d are on one GPU", p,
+                           q);
+        }
+    }
+}
+
 /* asked: by any rank, for the machine's graph. */
 static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *asked) {
     cpu_set_t cpus; /* of all ranks on this host together: each may be bound to one */
@@ -104,6 +129,7 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *a
         CPU_OR(&cpus, &cpus, &all[q].cpus);
         here++;
     }
+    join_homes(comm, all);
     for (int q = 0; q < comm->nranks; q++) cinch_gpu_peers_meet(comm, q, all[q].card);
     CINCH_TRY(check_sites(comm, all));
     if (!comm->one_host) CINCH_TRY(number_hosts(comm, all));
@@ -115,12 +141,25 @@ static cinchResult_t join_views(struct cinchComm *comm, const view *all, bool *a
     return cinchSuccess;
 }
 
+/* Whose number is of this host's: a process may end while a child of it keeps its connections. */
+static void watch_neighbours(const struct cinchComm *comm, const view *all) {
+    cinch_process *here = malloc((size_t)comm->nranks * sizeof *here);
+    for (int q = 0; here && q < comm->nranks; q++)
+        here[q] = comm->net->local[q] ? all[q].process : (cinch_process){0};
+    if (here) cinch_monitor_processes(comm->meeting, here, comm->nranks);
+    free(here);
+}
+
 static cinchResult_t agree_on_views(struct cinchComm *comm) {
     bool asked = false;
     view mine = {.windows = comm->net->shm != NULL,
                  .heaps = comm->net->shm != NULL,
                  .asked = cinch_atlas_asked(comm),
-                 .nccl = cinch_inner_possible(comm)};
+                 .nccl = cinch_inner_possible(comm),
+                 .homed = comm->homed,
+                 .without = cinch_inner_without(comm),
+                 .process = cinch_process_self()};
+    memcpy(mine.home, comm->home, sizeof mine.home);
     if (sched_getaffinity(0, sizeof mine.cpus, &mine.cpus) != 0)
         memset(&mine.cpus, 0xff, sizeof mine.cpus);
     while (!comm->net->local[mine.first]) mine.first++;
@@ -137,6 +176,7 @@ static cinchResult_t agree_on_views(struct cinchComm *comm) {
     if (!all) return cinch_fail(cinchSystemError, "out of memory for %d ranks", comm->nranks);
     cinchResult_t result = cinch_rendezvous_allgather(comm->meeting, &mine, sizeof mine, all);
     if (result == cinchSuccess) result = join_views(comm, all, &asked);
+    if (result == cinchSuccess) watch_neighbours(comm, all);
     free(all);
     if (result == cinchSuccess && asked) result = cinch_atlas_join(comm);
     return result;
@@ -207,6 +247,7 @@ static cinchResult_t connect_ranks(struct cinchComm *comm) {
     }
     CINCH_TRY(cinch_net_open(&comm->settings, comm->meeting, comm->rank, comm->nranks, &options,
                              &comm->net));
+    CINCH_TRY(cinch_watch_begin(comm));
     CINCH_TRY(agree_on_views(comm));
     comm->llc_bytes = cinch_cpu_llc_bytes();
     if (comm->policy.auto_intra && comm->rank == 0 && comm->hosts > 1 && comm->nranks > comm->hosts)
@@ -233,7 +274,8 @@ void cinch_comm_joined(struct cinchComm *comm, cinchResult_t result) {
 }
 
 cinchResult_t cinch_comm_join(struct cinchComm *comm, const cinchUniqueId *id,
-                              const cinch_reunion *reunion, const cinch_refusal *refusal) {
+                              const cinch_reunion *reunion, cinch_rendezvous *parent,
+                              const cinch_refusal *refusal) {
     cinch_rendezvous *meeting = NULL;
     bool refused = refusal->why[0] != '\0';
     cinch_joining joining = {.settings = &comm->settings,
@@ -242,11 +284,17 @@ cinchResult_t cinch_comm_join(struct cinchComm *comm, const cinchUniqueId *id,
                              .nranks = comm->nranks,
                              .refusal = refused ? refusal->why : NULL,
                              .cancel = &comm->aborted,
-                             .reunion = reunion};
+                             .reunion = reunion,
+                             .parent = parent};
     cinchResult_t result = cinch_rendezvous_join_as(&joining, &meeting);
     if (result == cinchInvalidUsage && refused) result = refusal->code;
     atomic_store(&comm->meeting, meeting);
-    if (result == cinchSuccess && comm->nranks > 1) result = connect_ranks(comm);
+    if (result == cinchSuccess && comm->nranks > 1) {
+        result = connect_ranks(comm);
+        if (result != cinchSuccess) result = cinch_comm_first_cause(comm, result);
+    }
+    if (meeting) cinch_rendezvous_weaned(meeting);
+    if (result == cinchSuccess) cinch_report_join(comm);
     cinch_comm_joined(comm, result);
     return result;
 }

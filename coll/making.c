@@ -36,7 +36,7 @@ static void take_place(cinch_making *m) {
 static cinchResult_t run(cinch_making *m) {
     if (m->kind == CINCH_MAKE_SPLIT) return cinch_split_run(m);
     if (m->kind == CINCH_MAKE_SHRINK) return cinch_shrink_run(m);
-    return cinch_comm_join(m->comm, &m->id, NULL, &m->refusal);
+    return cinch_comm_join(m->comm, &m->id, NULL, NULL, &m->refusal);
 }
 
 /* The caller gets what came about, or nothing. */

@@ -152,7 +152,7 @@ void cinch_op_forget(struct cinchComm *comm) {
     cinch_scratch *scratch[] = {&comm->data,  &comm->messages, &comm->pointers,
                                 &comm->peers, &comm->scaled,   &comm->sample};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) cinch_scratch_free(scratch[i]);
-    free(comm->p2p_count);
+    free((void *)(uintptr_t)comm->p2p_count);
     comm->p2p_count = NULL;
 }
 
@@ -495,7 +495,7 @@ static unsigned codecs_of(const cinch_op *op) {
         .redop = op->call.redop,
         .in_place = op->call.send == out + block * (size_t)cinch_shape_in_base(shape, comm->rank)};
     unsigned codecs = op->call.premul ? 0 : cinch_op_codecs(comm, &call);
-    return !op->gpu || cinch_gpu_takes(op, codecs) ? codecs : 0;
+    return !op->gpu || cinch_gpu_takes(op, codecs, input_count(op)) ? codecs : 0;
 }
 
 cinchResult_t cinch_op_plan(cinch_op *op) {

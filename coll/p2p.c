@@ -9,8 +9,10 @@
 
 /* The k-th message to a rank meets the k-th from here there. */
 static uint64_t next_tag(struct cinchComm *comm, const cinch_p2p *p) {
-    uint32_t *count = &comm->p2p_count[2 * p->peer + p->receives];
-    return (uint64_t)1 << 63 | (uint64_t)p->dtype << 32 | (*count)++;
+    _Atomic uint32_t *count = &comm->p2p_count[2 * p->peer + p->receives];
+    uint32_t index = atomic_load_explicit(count, memory_order_relaxed);
+    atomic_store_explicit(count, index + 1, memory_order_relaxed);
+    return (uint64_t)1 << 63 | (uint64_t)p->dtype << 32 | index;
 }
 
 /* A message to itself: the k-th send of the group and the k-th receive. */
@@ -45,7 +47,7 @@ static cinchResult_t copy_own(cinch_op *op) {
 cinchResult_t cinch_p2p_begin(cinch_op *op) {
     struct cinchComm *comm = op->call.comm;
     size_t counts = 2 * (size_t)comm->nranks;
-    if (!comm->p2p_count) comm->p2p_count = calloc(counts, sizeof *comm->p2p_count);
+    if (!comm->p2p_count) comm->p2p_count = calloc(counts, sizeof(_Atomic uint32_t));
     if (!comm->p2p_count)
         return cinch_fail(cinchSystemError, "out of memory for %zu counters", counts);
     CINCH_TRY(copy_own(op));

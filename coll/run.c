@@ -6,6 +6,7 @@
 #include "base/fpu.h"
 #include "base/log.h"
 #include "coll/gpu.h"
+#include "coll/report.h"
 #include "compress/dtype.h"
 
 /* CINCH_NONFINITE=error: every rank decodes the same bytes, so every rank finds the same. */
@@ -83,9 +84,11 @@ static void end(cinch_op *op, cinchResult_t result) {
         cinch_gpu_stop(op);
         forget_residuals(op);
         bool argument = result == cinchInvalidUsage || result == cinchInvalidArgument;
+        if (!ours) cinch_report_describe(op, 0, true);
         if (!(ours && argument)) result = cinch_comm_fail(comm, result);
         if (!ours) stop_links(comm);
     }
+    if (op->recorded) cinch_record_leave(&comm->record, result != cinchSuccess);
     op->result = result;
     op->state = CINCH_OP_DONE;
     atomic_store_explicit(&comm->turn, op->number + 1, memory_order_release);
@@ -103,8 +106,21 @@ static cinchResult_t alone(cinch_op *op) {
     return cinchSuccess;
 }
 
+/* The join's own operations are none of the caller's. */
+static void note(cinch_op *op) {
+    const cinch_called *call = &op->call;
+    int pairs = 0;
+    if (op->number == CINCH_TURN_INSIDE || (call->collective == CINCH_SENDRECV && !op->p2p)) return;
+    for (const cinch_p2p *p = op->p2p; p && pairs < 255; p = p->next) pairs++;
+    op->recorded = true;
+    cinch_record_enter(&call->comm->record, (int)call->collective, call->count, call->dtype,
+                       op->p2p ? pairs : (int)call->redop, call->premul, call->receives,
+                       call->root);
+}
+
 static void begin(cinch_op *op) {
     op->began = cinch_ticks();
+    note(op);
     cinchResult_t result = cinch_comm_state(op->call.comm);
     if (result == cinchSuccess && op->call.on) cinch_gpu_open(op);
     if (result == cinchSuccess && op->call.collective == CINCH_SENDRECV) {

@@ -107,7 +107,9 @@ cinchResult_t cinch_split_run(cinch_making *m) {
     const _Atomic bool *also = m->comm ? &m->comm->aborted : NULL;
     cinch_comm_await_turn(parent, m->number);
     if (parent->meeting) cinch_rendezvous_also(parent->meeting, also);
+    cinch_record_enter(&parent->record, CINCH_PAST_SPLIT, 0, cinchInt8, 0, false, false, 0);
     cinchResult_t result = agree(&s), common = cinchSuccess;
+    cinch_record_leave(&parent->record, result != cinchSuccess);
     if (parent->meeting) cinch_rendezvous_also(parent->meeting, NULL);
     if (result != cinchSuccess) cinch_comm_fail(parent, result);
     if (result == cinchSuccess && m->comm) {
@@ -119,11 +121,13 @@ cinchResult_t cinch_split_run(cinch_making *m) {
     free(s.wishes);
     free(s.offers);
     cinch_comm_end_turn(parent, m->number);
-    atomic_fetch_sub(&parent->pending, 1); /* it may go now */
-    if (!m->comm) return result;
     if (result == cinchSuccess) result = common;
-    if (result == cinchSuccess) return cinch_comm_join(m->comm, &m->id, NULL, &m->refusal);
-    cinch_comm_joined(m->comm, result);
+    /* A rank that dies before it joins is known from the parent only. */
+    if (m->comm && result == cinchSuccess)
+        result = cinch_comm_join(m->comm, &m->id, NULL, parent->meeting, &m->refusal);
+    else if (m->comm)
+        cinch_comm_joined(m->comm, result);
+    atomic_fetch_sub(&parent->pending, 1); /* it may go now */
     return result;
 }
 
@@ -152,20 +156,33 @@ cinchResult_t cinchCommSplit(cinchComm_t comm, int color, int key, cinchComm_t *
 
 /* ---- shrink ---- */
 
-/* Stops what runs, in all ranks that are left and those that are not. */
-static void stop(struct cinchComm *parent) {
+/* Stops what runs, in all ranks that are left and those that are not. Who hears of it first is also
+ * told whom it is about: some rank may know of a death from another communicator. */
+static void stop(const cinch_making *m) {
+    struct cinchComm *parent = m->parent;
+    char why[CINCH_ERROR_TEXT / 2];
+    size_t used = (size_t)snprintf(
+        why, sizeof why, "it called cinchCommShrink with CINCH_SHRINK_ABORT, to go on without");
+    int count = 0;
+    for (int q = 0; q < parent->nranks; q++) {
+        if (!m->left_out[q]) continue;
+        if (used + 24 < sizeof why)
+            used +=
+                (size_t)snprintf(why + used, sizeof why - used, "%s rank %d", count ? "," : "", q);
+        count++;
+    }
+    if (!count) snprintf(why + used, sizeof why - used, " nobody less");
     atomic_store(&parent->aborted, true);
     parent->oneshot_most = 0;
     cinch_rendezvous *meeting = parent->meeting;
-    if (meeting)
-        cinch_rendezvous_abort(meeting, "it called cinchCommShrink with CINCH_SHRINK_ABORT");
+    if (meeting) cinch_rendezvous_abort(meeting, why);
     cinch_inner_stop(parent);
 }
 
 /* Where the others are met. */
 static cinchResult_t meet_again(const cinch_making *m, cinch_reunion *reunion) {
     struct cinchComm *parent = m->parent;
-    if (m->stops) stop(parent);
+    if (m->stops) stop(m);
     cinch_graph_settle(parent);
     cinch_comm_await_turn(parent, parent->graphs ? atomic_load(&parent->issued) : m->number);
     if (!m->stops) CINCH_TRY(cinch_comm_healthy(parent));
@@ -180,7 +197,7 @@ cinchResult_t cinch_shrink_run(cinch_making *m) {
     cinchResult_t result = meet_again(m, &reunion);
     atomic_fetch_sub(&m->parent->pending, 1); /* it may go now */
     if (result == cinchSuccess)
-        result = cinch_comm_join(m->comm, &reunion.id, &reunion, &m->refusal);
+        result = cinch_comm_join(m->comm, &reunion.id, &reunion, NULL, &m->refusal);
     else
         cinch_comm_joined(m->comm, result);
     cinch_reunion_free(&reunion);

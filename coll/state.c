@@ -51,7 +51,9 @@ cinchResult_t cinchCommSetCodec(cinchComm_t comm, const char *spec) {
                     cinch_policy_codec(&comm->settings, spec, &codec, &automatic, why, sizeof why);
         snprintf(mine.spec, sizeof mine.spec, "%s", spec);
     }
+    cinch_record_enter(&comm->record, CINCH_PAST_SET_CODEC, 0, cinchInt8, 0, false, false, 0);
     cinchResult_t result = all_agree(comm, &mine);
+    cinch_record_leave(&comm->record, result != cinchSuccess);
     if (!mine.good)
         return cinch_fail(cinchInvalidUsage, "codec \"%.100s\": %.300s", spec,
                           why[0] ? why : "at most 255 characters are accepted");
@@ -101,6 +103,7 @@ cinchResult_t cinchCommExportState(cinchComm_t comm, void *buf, size_t *len) {
     if (!buf) return cinchSuccess;
     if (room < need)
         return cinch_fail(cinchInvalidArgument, "the state needs %zu bytes, not %zu", need, room);
+    comm->ef.calls = comm->calls;
     cinch_ef_export(&comm->ef, comm->rank, comm->nranks, buf);
     return cinchSuccess;
 }
@@ -109,7 +112,10 @@ cinchResult_t cinchCommImportState(cinchComm_t comm, const void *buf, size_t len
     CINCH_TRY(cinch_comm_check(comm));
     if (!buf) return cinch_fail(cinchInvalidArgument, "buf is NULL");
     CINCH_TRY(cinch_comm_drain(comm));
-    return cinch_ef_import(&comm->ef, comm->rank, comm->nranks, buf, len);
+    CINCH_TRY(cinch_ef_import(&comm->ef, comm->rank, comm->nranks, buf, len));
+    comm->calls_before += comm->ef.calls - comm->calls;
+    comm->calls = comm->ef.calls;
+    return cinchSuccess;
 }
 
 cinchResult_t cinchCommScaleState(cinchComm_t comm, double factor) {

@@ -25,6 +25,7 @@ enum {
     MOST_PASSES = CINCH_MOST_PASSES, /* over all sizes, as disturbances of a machine come and go; */
     LEAST_PASSES = 3,                /* of them so many at a size whose calls take very long, and */
     PASSES = 5,                      /* so many at one whose budget is too short for all */
+    FAR_KEPT = 5,                    /* of those with CPUs far apart, where they came closer */
     MOST_SIZES = 32,
     SETTLE_US = 300000, /* until the scheduler has spread ranks over CPUs; then they stay there */
     WATCH_STEP_US = 500000,
@@ -108,6 +109,9 @@ typedef struct sweep {
     uint64_t bytes[MOST_SIZES];
     double spent_us[MOST_SIZES], budget_us; /* of each */
     int done[MOST_SIZES];                   /* passes */
+    bool far[MOST_SIZES][MOST_PASSES];      /* in a pass that was kept */
+    int kept[MOST_SIZES];                   /* passes from when the CPUs were far apart */
+    bool again;                             /* there are such */
     int sizes;
     double apart_ns; /* the CPUs at best; 0: not known */
 } sweep;
@@ -116,23 +120,41 @@ typedef struct sweep {
  * over all, because a machine may be a slow one for a minute. */
 static bool takes_part(const sweep *w, int size, int number) {
     int done = w->done[size];
+    if (w->kept[size] + done >= MOST_PASSES) return false;
     if (!done) return true;
     int room = (int)fmin(w->budget_us / w->spent_us[size] * done, MOST_PASSES);
     if (room < LEAST_PASSES) room = LEAST_PASSES;
     return done * (MOST_PASSES - 1) <= (room - 1) * number;
 }
 
+/* Rank 0's CPUs, on all ranks. */
+static cinchResult_t handover(sweep *w, double *ns) {
+    *ns = w->timing.comm->rank == 0 ? cinch_timing_handover() : 0;
+    CINCH_TRY(cinch_timing_largest(&w->timing, ns));
+    if (*ns > 0 && (w->apart_ns == 0 || *ns < w->apart_ns)) w->apart_ns = *ns;
+    return cinchSuccess;
+}
+
+/* What is between hosts decides, not how far CPUs are apart. */
+static bool alone(const sweep *w) {
+    const struct cinchComm *comm = w->timing.comm;
+    return comm->host && comm->hosts == comm->nranks;
+}
+
 static cinchResult_t pass(sweep *w, int number, const cinch_tune_options *o) {
     cinch_timing *t = &w->timing;
-    t->again = number > 0;
+    bool all = number == 0 && !w->again;
+    t->again = !all;
     for (int i = 0; i < t->trials; i++) t->trial[i].out = false;
     for (int k = 0; k < w->sizes; k++) {
-        double before_us = t->spent_us;
+        double before_us = t->spent_us, ns;
         if (!takes_part(w, k, number)) continue;
+        CINCH_TRY(handover(w, &ns));
+        w->far[k][w->kept[k] + w->done[k]] = ns >= FAR_CPUS_NS && !alone(w);
         say(o, t->collective, number, w->bytes[k]);
         for (int i = 0; i < t->trials; i++) t->trial[i].samples = &w->samples[k][i];
         CINCH_TRY(cinch_timing_run(t, &w->bytes[k]));
-        for (int i = 0; i < t->trials && number == 0; i++)
+        for (int i = 0; i < t->trials && all; i++)
             if (t->trial[i].able) give_up(t, &t->trial[i], w->bytes[k]);
         w->spent_us[k] += t->spent_us - before_us;
         w->done[k]++;
@@ -152,7 +174,7 @@ static cinchResult_t keep_size(const sweep *w, int k, cinch_tuned *tuned) {
         memcpy(&us[ways * passes], s->pass_us, (size_t)passes * sizeof *us);
         way[ways++] = i;
     }
-    if (ways) cinch_timing_polish(us, ways, passes, out);
+    if (ways) cinch_timing_polish(us, ways, passes, w->far[k], out);
     for (int i = 0; i < ways; i++) {
         const cinch_trial *trial = &t->trial[way[i]];
         CINCH_TRY(
@@ -161,49 +183,40 @@ static cinchResult_t keep_size(const sweep *w, int k, cinch_tuned *tuned) {
     return cinchSuccess;
 }
 
-/* Rank 0's CPUs, on all ranks. */
-static cinchResult_t handover(const cinch_timing *t, double *ns) {
-    *ns = t->comm->rank == 0 ? cinch_timing_handover() : 0;
-    return cinch_timing_largest(t, ns);
-}
-
 static cinchResult_t all_passes(sweep *w, const cinch_tune_options *o) {
-    for (int p = 0; p < MOST_PASSES; p++) {
-        double ns;
-        CINCH_TRY(handover(&w->timing, &ns));
-        if (ns > 0 && (w->apart_ns == 0 || ns < w->apart_ns)) w->apart_ns = ns;
-        CINCH_TRY(pass(w, p, o));
-    }
+    for (int p = 0; p < MOST_PASSES; p++) CINCH_TRY(pass(w, p, o));
     return cinchSuccess;
 }
 
 /* Where the CPUs have been far from each other all the while, waits for them to come closer, for as
  * long as the passes took, but a minute at most. */
-static cinchResult_t watch(const sweep *w, const cinch_tune_options *o, bool *closer) {
+static cinchResult_t watch(sweep *w, const cinch_tune_options *o, bool *closer) {
     const struct timespec step = {WATCH_STEP_US / 1000000, WATCH_STEP_US % 1000000 * 1000};
-    const struct cinchComm *comm = w->timing.comm;
-    bool alone = comm->host && comm->hosts == comm->nranks; /* what is between hosts decides */
-    double left_us = 0;
+    double left_us = 0, apart_ns = w->apart_ns;
     *closer = false;
-    if (w->apart_ns < FAR_CPUS_NS || alone) return cinchSuccess;
+    if (apart_ns < FAR_CPUS_NS || alone(w)) return cinchSuccess;
     for (int k = 0; k < w->sizes; k++) left_us += w->spent_us[k];
     if (o->progress) o->progress(o->arg, "whether CPUs that are far apart come closer");
     for (left_us = fmin(left_us, WATCH_MOST_US); left_us > 0 && !*closer;
          left_us -= WATCH_STEP_US) {
         double ns;
         nanosleep(&step, NULL);
-        CINCH_TRY(handover(&w->timing, &ns));
-        *closer = ns > 0 && ns < FAR_CPUS_NS && ns < MUCH_CLOSER * w->apart_ns;
+        CINCH_TRY(handover(w, &ns));
+        *closer = ns > 0 && ns < FAR_CPUS_NS && ns < MUCH_CLOSER * apart_ns;
     }
     return cinchSuccess;
 }
 
-/* What was measured: the machine was another one. */
-static void forget(sweep *w) {
-    memset(w->samples, 0, sizeof w->samples);
+/* The machine was another one: of what was measured some passes stay beside those to come. */
+static void keep_some(sweep *w) {
+    w->again = true;
+    for (int k = 0; k < w->sizes; k++) {
+        w->kept[k] = w->done[k] < FAR_KEPT ? w->done[k] : FAR_KEPT;
+        for (int i = 0; i < w->timing.trials; i++)
+            if (w->samples[k][i].passes) w->samples[k][i].passes = w->kept[k];
+    }
     memset(w->spent_us, 0, sizeof w->spent_us);
     memset(w->done, 0, sizeof w->done);
-    for (int i = 0; i < w->timing.trials; i++) w->trial[i].slow = 0, w->trial[i].ratio = 0;
 }
 
 static cinchResult_t run_sweep(sweep *w, const cinch_tune_options *o, cinch_tuned *tuned) {
@@ -216,7 +229,7 @@ static cinchResult_t run_sweep(sweep *w, const cinch_tune_options *o, cinch_tune
     CINCH_TRY(all_passes(w, o));
     CINCH_TRY(watch(w, o, &closer));
     if (closer) {
-        forget(w);
+        keep_some(w);
         CINCH_TRY(cinch_timing_settle(t, fmin(SETTLE_US, w->budget_us)));
         CINCH_TRY(all_passes(w, o));
     }

@@ -6,8 +6,14 @@
 
 #include "coll/tune_time.h"
 
-enum { ROUNDS = 10, CELLS = CINCH_MOST_WAYS * CINCH_MOST_PASSES };
-static const double LIKE_THE_BEST = 1.1; /* a pass slower than that has another order of ways */
+enum {
+    ROUNDS = 10,
+    CELLS = CINCH_MOST_WAYS * CINCH_MOST_PASSES,
+    ENOUGH = 3 /* passes of a kind, before it has a say beside the other */
+};
+/* Where ranks outnumber CPUs, how they stand on them makes up to 1.5 (tune_time.h); beyond that
+ * somebody else had a part in it. */
+static const double LIKE_THE_BEST = 1.6;
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -31,8 +37,8 @@ static double take_median(double *value, int count, int stride) {
     return median;
 }
 
-/* The passes in which the machine was about as fast as it ever was; how many. */
-static int keep_fast(const double *of_pass, int passes, int *kept) {
+/* The passes that nothing unusual slowed; how many. */
+static int keep_usual(const double *of_pass, int passes, int *kept) {
     double best = cinch_timing_quantile(of_pass, passes, 0);
     int count = 0;
     for (int p = 0; p < passes; p++)
@@ -40,20 +46,46 @@ static int keep_fast(const double *of_pass, int passes, int *kept) {
     return count;
 }
 
-void cinch_timing_polish(const double *us, int ways, int passes, double *out) {
+/* Passes of one kind: which[0..count) of all `passes`. out: logarithms. */
+static void polish(const double *us, int ways, int passes, const int *which, int count,
+                   double *out) {
     double left[CELLS], of_way[CINCH_MOST_WAYS] = {0}, of_pass[CINCH_MOST_PASSES] = {0};
-    for (int i = 0; i < ways * passes; i++) left[i] = log(us[i]);
+    for (int w = 0; w < ways; w++)
+        for (int k = 0; k < count; k++) left[w * count + k] = log(us[w * passes + which[k]]);
     for (int round = 0; round < ROUNDS; round++) {
-        for (int w = 0; w < ways; w++) of_way[w] += take_median(&left[w * passes], passes, 1);
-        for (int p = 0; p < passes; p++) of_pass[p] += take_median(&left[p], ways, passes);
+        for (int w = 0; w < ways; w++) of_way[w] += take_median(&left[w * count], count, 1);
+        for (int p = 0; p < count; p++) of_pass[p] += take_median(&left[p], ways, count);
     }
-    int kept[CINCH_MOST_PASSES], count = keep_fast(of_pass, passes, kept);
+    int kept[CINCH_MOST_PASSES], usual = keep_usual(of_pass, count, kept);
     double effect[CINCH_MOST_PASSES];
-    for (int k = 0; k < count; k++) effect[k] = of_pass[kept[k]];
-    double quiet = cinch_timing_quantile(effect, count, 0.25);
+    for (int k = 0; k < usual; k++) effect[k] = of_pass[kept[k]];
+    double quiet = cinch_timing_quantile(effect, usual, 0.25);
     for (int w = 0; w < ways; w++) {
         double rest = 0;
-        for (int k = 0; k < count; k++) rest += left[w * passes + kept[k]];
-        out[w] = exp(of_way[w] + rest / count + quiet);
+        for (int k = 0; k < usual; k++) rest += left[w * count + kept[k]];
+        out[w] = of_way[w] + rest / usual + quiet;
     }
+}
+
+/* How far each way is behind the best at worst, in the one kind of passes or in the other. */
+static void raise(double *out, const double *other, int ways) {
+    double best = cinch_timing_quantile(out, ways, 0);
+    double best_other = cinch_timing_quantile(other, ways, 0);
+    for (int w = 0; w < ways; w++) out[w] = best + fmax(out[w] - best, other[w] - best_other);
+}
+
+void cinch_timing_polish(const double *us, int ways, int passes, const bool *far, double *out) {
+    int which[2][CINCH_MOST_PASSES] = {{0}}, count[2] = {0, 0};
+    double other[CINCH_MOST_WAYS];
+    for (int p = 0; p < passes; p++) {
+        int kind = far && far[p];
+        which[kind][count[kind]++] = p;
+    }
+    int first = count[0] ? 0 : 1;
+    polish(us, ways, passes, which[first], count[first], out);
+    if (first == 0 && count[1] >= ENOUGH) {
+        polish(us, ways, passes, which[1], count[1], other);
+        raise(out, other, ways);
+    }
+    for (int w = 0; w < ways; w++) out[w] = exp(out[w]);
 }

@@ -79,13 +79,18 @@ cinchResult_t cinch_timing_run(cinch_timing *t, uint64_t *bytes);
 
 /* What passes say of ways that took turns in all of them: us[w * passes + p], each above 0, becomes
  * out[w]. A pass has its own disturbance, which all ways share: what Tukey's median polish of the
- * logarithms gives it (Exploratory Data Analysis, 1977, chapter 11). Passes that it slows by more
- * than a tenth beside the fastest do not count: the machine was another one then, in which other
- * ways are the best (a hypervisor moves virtual CPUs apart for seconds to a minute; more ranks than
- * CPUs stand badly on them). Of the others a way's time is the geometric mean, without the
- * disturbance, so that one lucky pass makes no favourite and one that is sometimes very slow pays
- * for it; and of the disturbances counts the lower quartile, because they only add. */
-void cinch_timing_polish(const double *us, int ways, int passes, double *out);
+ * logarithms gives it (Exploratory Data Analysis, 1977, chapter 11). A way's time is the geometric
+ * mean of its passes without it, so that one lucky pass makes no favourite and one that is
+ * sometimes very slow pays for it; and of the disturbances counts the lower quartile, because they
+ * only add. So passes in which ranks stand badly on too few CPUs count as often as they come,
+ * because every process meets with them (all-reduces over TCP of 64 bytes, 4 ranks on 2 CPUs: 40 us
+ * by tree, halving and direct where they stand best, else 40 to 54 by direct, 47 to 62 by tree and
+ * 47 to 66 by halving). Only those that are slowed by more than 1.6 beside the fastest do not. far:
+ * NULL, or of each pass whether the CPUs were far apart then, for which a hypervisor is the cause.
+ * Passes of both kinds are looked at apart, as users meet both: out is then the time of the near
+ * ones' best, times how far a way is behind the best at worst, near or far, if there are at least
+ * three far ones. The least of it is the way whose worst case is best. */
+void cinch_timing_polish(const double *us, int ways, int passes, const bool *far, double *out);
 
 /* Of at most CINCH_MOST_WAYS values, at least one; part 0.5: the median. */
 double cinch_timing_quantile(const double *value, int count, double part);

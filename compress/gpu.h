@@ -47,11 +47,16 @@ typedef struct cinch_gpu {
     /* As cinch_codec_prepare: what a codec must see before the first segment. The state is
      * state_bytes of device memory (0: none is wanted), aligned to 16. src and residual stay as
      * they are until the segment that they belong to is encoded, residual NULL or not in both, and
-     * an encode's site is a whole number of granules behind prepare's. */
+     * an encode is of whole granules of prepare's, the last of which may be short. Where it is not,
+     * prepare_part makes of prepare's state that of the one encode, state_bytes of its count. */
     size_t (*state_bytes)(const cinch_codec *codec, size_t count);
     cinchResult_t (*prepare)(const cinch_gpu_where *where, const cinch_codec *codec,
                              const cinchCodecSite_t *site, cinchDataType_t dtype, const void *src,
                              const float *residual, size_t count, void *state);
+    cinchResult_t (*prepare_part)(const cinch_gpu_where *where, const cinch_codec *codec,
+                                  const cinchCodecSite_t *site, cinchDataType_t dtype,
+                                  const void *src, const float *residual, size_t count,
+                                  const void *whole, void *state);
     /* As cinch_codec_encode; but where state_bytes is not 0 a state must be given. */
     cinchResult_t (*encode)(const cinch_gpu_where *where, const cinch_codec *codec,
                             const cinchCodecSite_t *site, const void *state, cinchDataType_t dtype,

@@ -29,7 +29,7 @@ static void lay_out_slots(cinch_buffers *b) {
 }
 
 size_t cinch_buffers_size(const cinch_buffers *b) {
-    return MARGIN + b->slots * b->stride + MARGIN;
+    return MARGIN + b->shape.shift + b->slots * b->stride + MARGIN;
 }
 
 static cinchResult_t allocate(cinch_buffers *b, cinch_pool *pool) {
@@ -62,8 +62,8 @@ cinchResult_t cinch_buffers_make(cinch_buffers *b, const cinch_buffers_shape *sh
     lay_out_slots(b);
     CINCH_TRY(allocate(b, &b->pool[0]));
     CINCH_TRY(allocate(b, &b->pool[1]));
-    if (b->pool[0].memory) b->send = b->pool[0].memory + MARGIN;
-    if (b->pool[1].memory) b->recv = b->pool[1].memory + MARGIN;
+    if (b->pool[0].memory) b->send = b->pool[0].memory + MARGIN + shape->shift;
+    if (b->pool[1].memory) b->recv = b->pool[1].memory + MARGIN + shape->shift;
     if (!shape->in_place) return cinchSuccess;
     /* The shorter one is the rank's own block of the longer, or is not used at all. */
     size_t own = (size_t)shape->rank * block;
@@ -93,7 +93,8 @@ void cinch_buffers_prepare(cinch_buffers *b, const cinch_data *data) {
     for (int i = 0; i < 2; i++) {
         unsigned char *memory = b->pool[i].memory;
         if (!memory) continue;
-        memset(memory, GUARD, MARGIN);
+        memset(memory, GUARD, MARGIN + b->shape.shift);
+        memory += b->shape.shift;
         memset(memory + MARGIN, GARBAGE, b->pool[i].bytes);
         memset(memory + MARGIN + b->pool[i].bytes, GUARD, MARGIN);
     }
@@ -113,6 +114,7 @@ uint64_t cinch_buffers_spoilt(const cinch_buffers *b, const cinch_data *data) {
     for (int i = 0; i < 2; i++) {
         const unsigned char *memory = b->pool[i].memory;
         if (!memory) continue;
+        memory += b->shape.shift;
         changed += count_changed(memory);
         changed += count_changed(memory + MARGIN + b->pool[i].bytes);
     }

@@ -17,6 +17,7 @@ typedef struct cinch_buffers_shape {
     bool in_place;
     bool cold;      /* rotate through more than the cache holds */
     bool mem_cinch; /* by cinchMemAlloc */
+    size_t shift;   /* bytes that the buffers begin behind an aligned address */
 } cinch_buffers_shape;
 
 typedef struct cinch_pool {

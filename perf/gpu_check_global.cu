@@ -13,7 +13,8 @@ extern "C" {
 
 namespace {
 
-enum { SLACK = 64, WARM = 2, SAMPLES = 11 };
+/* The clocks are awake after so many. */
+enum { SLACK = 64, WARM = 100, SAMPLES = 11, IN_A_ROW = 4 };
 
 struct share {
     const char *spec;
@@ -134,7 +135,8 @@ double measure(const room *r, const share &s, bool feedback, cudaStream_t stream
     GPU_MUST(cudaEventCreate(&end));
     for (int i = -WARM; i < SAMPLES; i++) {
         GPU_MUST(cudaEventRecord(begin, stream));
-        queue(r, s, &where, cinchFloat32, r->src, r->count, feedback, r->wire[0]);
+        for (int row = 0; row < IN_A_ROW; row++)
+            queue(r, s, &where, cinchFloat32, r->src, r->count, feedback, r->wire[0]);
         GPU_MUST(cudaEventRecord(end, stream));
         GPU_MUST(cudaEventSynchronize(end));
         if (i >= 0) GPU_MUST(cudaEventElapsedTime(&ms[i], begin, end));
@@ -145,7 +147,7 @@ double measure(const room *r, const share &s, bool feedback, cudaStream_t stream
     cudaEventDestroy(begin), cudaEventDestroy(end);
     std::sort(ms, ms + SAMPLES);
     double moved = (feedback ? 12.0 : 4.0) * (double)r->count + (double)length;
-    return moved / ms[SAMPLES / 2] * 1e-6;
+    return moved * IN_A_ROW / ms[SAMPLES / 2] * 1e-6;
 }
 
 } // namespace

@@ -16,6 +16,7 @@
 #include "coll/nccl/inner.h"
 #include "compress/codec.h"
 #include "perf/commands.h"
+#include "perf/info_reports.h"
 #include "perf/json.h"
 #include "perf/options.h"
 #include "transports/transport.h"
@@ -34,13 +35,16 @@ static const cinch_option table[] = {
     [OPT_ENV] = {0, "env", NULL, "every setting: its value, where that came from, its meaning"},
     [OPT_JSON] = {0, "json", NULL, "all of it as one line of JSON"},
     [OPT_REPORT] = {0, "report", "DIR",
-                    "write it, and facts of this machine, into files for a report"},
+                    "write it, and facts of this machine, into files for a report; merge the "
+                    "reports of ranks there"},
     {0},
 };
 static const cinch_command command = {
     "cinch info", "[--env] [--json] [--report DIR]",
     "Shows the version, what it was built with, CPU features, transports, codecs, algorithms,\n"
     "and what the NCCL drop-in would do here.\n"
+    "Where DIR has reports of ranks, as CINCH_REPORT_DIR makes them, they are merged into a page\n"
+    "in place of all that: who waits for whom, and which rank is to blame.\n"
     "Secrets are never shown.\n",
     table, false};
 
@@ -326,13 +330,22 @@ int cinch_info_main(int argc, char **argv) {
     if (good && cinch_codec_load_plugins(settings.codec_plugin) != cinchSuccess) status = 2;
     dropin nccl;
     ask_dropin(&nccl, &settings);
-    if (json) {
+    cinch_reports ranks = {0};
+    if (report && !cinch_reports_load(report, &ranks))
+        status = cinch_usage(&command, "the reports in %s cannot be read", report);
+    if (ranks.left_out && !ranks.count)
+        status = cinch_usage(&command, "no file in %s is a report of a rank", report);
+    if (ranks.count) {
+        if (!cinch_reports_page(stdout, &ranks, json))
+            status = cinch_usage(&command, "the reports cannot be merged");
+    } else if (json) {
         info_json(stdout, &settings, &nccl);
     } else {
         info_text(stdout, &nccl);
         if (env) env_text(stdout, &settings);
     }
     if (report && write_report(report, &settings, &nccl) != 0) status = 2;
+    cinch_reports_free(&ranks);
     cinch_settings_free(&settings);
     if (fflush(stdout) != 0)
         status = cinch_usage(&command, "cannot write to stdout: %s", strerror(errno)) - 1;

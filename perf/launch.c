@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -22,15 +23,19 @@
 
 #include "base/clock.h"
 
-#define GRACE_NS 500000000u /* for ranks to see that another has failed, say so, and end */
-#define KILL_NS 2000000000u /* from TERM, or the signal that was passed on, to KILL */
+#define GRACE_NS 500000000u    /* for ranks to see that another has failed, say so, and end */
+#define REFUSAL_NS 3000000000u /* where one may be about to end with a status that wins */
+#define KILL_NS 2000000000u    /* from TERM, or the signal that was passed on, to KILL */
 
 enum { RUNNING, ENDED };
 
 typedef struct crew {
     const cinch_launch *launch;
-    pid_t *pid;  /* [ranks]; 0: not started */
-    char *state; /* [ranks] */
+    pid_t *pid;           /* [ranks]; 0: not started */
+    char *state;          /* [ranks] */
+    unsigned char *board; /* [ranks] for the ranks: 1: it has ended; NULL: not asked for */
+    int board_fd;         /* or -1 */
+    int well;             /* ranks that ended with 0 */
     int running;
     int status; /* of the first that failed */
     int signalled;
@@ -111,6 +116,8 @@ static void rank_main(const crew *c, int rank, pid_t launcher, int report) {
     setenv("CINCH_RANK", number, 1);
     snprintf(number, sizeof number, "%d", l->ranks);
     setenv("CINCH_SIZE", number, 1);
+    snprintf(number, sizeof number, "%d", c->board_fd);
+    if (c->board) setenv(CINCH_LAUNCH_BOARD, number, 1);
     sigprocmask(SIG_SETMASK, &c->before, NULL);
     if (l->file)
         execv(l->file, l->argv);
@@ -169,14 +176,22 @@ static void look(crew *c) {
             continue;
         c->state[r] = ENDED;
         c->running--;
+        if (c->board) __atomic_store_n(&c->board[r], 1, __ATOMIC_RELEASE);
         int status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+        const bool killed = info.si_code != CLD_EXITED;
+        /* Where the others go on without who was killed, it is what they say that counts. */
+        if (c->board && !killed && status && c->status > 128) c->status = status;
         if (status && !c->status) {
             c->status = status;
-            if (info.si_code != CLD_EXITED && !c->signalled && !c->kill_ns)
+            if (killed && !c->signalled && !c->kill_ns)
                 fprintf(stderr, "%s: rank %d was killed by signal %d (%s)\n", c->launch->name, r,
                         info.si_status, strsignal(info.si_status));
         }
-        if (status && !c->term_ns && !c->kill_ns) c->term_ns = cinch_now_ns() + GRACE_NS;
+        if (c->launch->refused && !killed && status == 2 && c->status == 1) c->status = 2;
+        if (!status) c->well++;
+        if (c->board && killed) continue;
+        if (status && !c->term_ns && !c->kill_ns)
+            c->term_ns = cinch_now_ns() + (c->launch->refused ? REFUSAL_NS : GRACE_NS);
     }
 }
 
@@ -234,14 +249,32 @@ static bool set_comm_id(void) {
     return setenv("CINCH_COMM_ID", text, 1) == 0;
 }
 
+/* Where ranks see who has ended; they inherit the descriptor. */
+static bool board_make(crew *c) {
+    const size_t bytes = (size_t)c->launch->ranks;
+    if (!c->launch->survive) return true;
+    c->board_fd = memfd_create("cinch-ranks", 0);
+    if (c->board_fd < 0 || ftruncate(c->board_fd, (off_t)bytes) != 0) return false;
+    void *board = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, c->board_fd, 0);
+    if (board != MAP_FAILED) c->board = board;
+    return c->board != NULL;
+}
+
+static void board_free(crew *c) {
+    if (c->board) munmap(c->board, (size_t)c->launch->ranks);
+    if (c->board_fd >= 0) close(c->board_fd);
+    /* Those that a signal killed were not needed. */
+    if (c->board && c->well && c->status > 128) c->status = 0;
+}
+
 int cinch_launch_run(const cinch_launch *launch, int *signalled) {
-    crew c = {.launch = launch};
+    crew c = {.launch = launch, .board_fd = -1};
     *signalled = 0;
     c.pid = calloc((size_t)launch->ranks, sizeof *c.pid);
     c.state = calloc((size_t)launch->ranks, sizeof *c.state);
     fflush(NULL); /* what stands in buffers would be written by every child */
     signals_block(&c);
-    if (!c.pid || !c.state || !set_comm_id() || !keeper_start(&c)) {
+    if (!c.pid || !c.state || !set_comm_id() || !board_make(&c) || !keeper_start(&c)) {
         fprintf(stderr, "%s: cannot start ranks: %s\n", launch->name, strerror(errno));
         c.status = 1;
     }
@@ -253,6 +286,7 @@ int cinch_launch_run(const cinch_launch *launch, int *signalled) {
     }
     if (c.pid && c.state) wait_all(&c);
     keeper_dismiss(&c);
+    board_free(&c);
     sigprocmask(SIG_SETMASK, &c.before, NULL);
     free(c.pid);
     free(c.state);

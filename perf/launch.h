@@ -16,7 +16,9 @@ typedef struct cinch_launch {
     char *const *argv; /* ends with NULL */
     char *const *set;  /* VAR=VALUE for every rank, before CINCH_RANK and the others */
     int nset;
-    bool bind; /* each rank to a CPU of its own, where there are enough */
+    bool bind;    /* each rank to a CPU of its own, where there are enough */
+    bool survive; /* ranks that a signal kills do not end the others */
+    bool refused; /* a rank's status 2 wins over an earlier 1: the others failed because of it */
 } cinch_launch;
 
 /* Starts the ranks and waits for all of them. Each gets CINCH_RANK, CINCH_SIZE, and, unless `set`
@@ -26,11 +28,19 @@ typedef struct cinch_launch {
  * it); then the others have half a second to end by themselves, get TERM, and 2 s later KILL.
  * INT, TERM and HUP are passed on, and KILL follows 2 s later. 127 where the program is not found,
  * 126 where it cannot be executed, 1 where no process can be made, after a sentence on stderr.
- * However this process ends, its ranks end too. *signalled: the signal that was passed on, or 0. */
+ * With `survive`, 0 where the ranks that nothing killed ended well; a byte per rank, at a
+ * descriptor that CINCH_LAUNCH_BOARD names, then tells them which of them have ended. However this
+ * process ends, its ranks end too. *signalled: the signal that was passed on, or 0. */
 int cinch_launch_run(const cinch_launch *launch, int *signalled);
+
+#define CINCH_LAUNCH_BOARD "_CINCH_BOARD"
 
 typedef struct cinch_place {
     int rank, size;
+    bool survive; /* set before: ranks that are started here outlive others, see cinch_launch */
+    bool unbound; /* set before: they are bound to no CPU */
+    const volatile unsigned char *ended; /* then [size] not 0: it has ended; else NULL. It stays
+                                            mapped until this process ends */
 } cinch_place;
 
 /* Finds this process's place among the ranks of a command that runs on all of them.
@@ -38,8 +48,9 @@ typedef struct cinch_place {
  * asked: the value of -n, 0 where it was not given. With -n, or where no launcher has made more
  * than one rank, starts asked (or fallback) ranks of this very command here, waits for them and
  * returns the exit status. Otherwise fills in *place and returns -1. argv is the command's own, so
- * that argv[0] is its name ("perf"). ready, if not NULL, is called before ranks are started here,
- * and a result other than 0 is returned in their stead: for checks that want one sentence only.
+ * that argv[0] is its name ("perf"). *place: zero, but for what is set before. ready, if not NULL,
+ * is called before ranks are started here, and a result other than 0 is returned in their stead:
+ * for checks that want one sentence only.
  *
  * CINCH_RANK and CINCH_SIZE win over the other launchers (perf/launcher.h). */
 int cinch_place_find(const cinch_command *command, int asked, int fallback, char **argv,

@@ -68,7 +68,8 @@ static cinchResult_t job_begin(job *j, cinch_bench *bench, const cinch_case *c) 
                                  .element = element,
                                  .in_place = o->in_place,
                                  .cold = o->cold,
-                                 .mem_cinch = o->mem_cinch};
+                                 .mem_cinch = o->mem_cinch,
+                                 .shift = o->unaligned ? element : 0};
     cinch_data_setup(&j->data, o->data, &bench->input, n, c->dtype, c->op);
     CINCH_TRY(make_redop(j));
     CINCH_TRY(cinch_buffers_make(&j->buffers, &shape));
@@ -130,6 +131,31 @@ static cinchResult_t time_calls(job *j, cinch_row *row) {
         row->time_min_us = sample[0];
     }
     free(sample);
+    return result;
+}
+
+/* ---- beside a computation ---- */
+
+static cinchResult_t call_beside(void *arg) {
+    return call(arg);
+}
+
+static cinchResult_t finish_beside(void *arg) {
+    const job *j = arg;
+    if (j->bench->gpu.work) return cinch_perf_gpu_finish(&j->bench->gpu, j->bench->comm);
+    return cinchStreamSynchronize(j->call.stream);
+}
+
+/* One rank communicates with nobody. */
+static cinchResult_t measure_overlap(job *j, cinch_row *row) {
+    cinch_bench *bench = j->bench;
+    if (!bench->options->overlap || bench->place.size == 1) return cinchSuccess;
+    const cinch_overlap_calls calls = {call_beside, finish_beside, j, bench->exact};
+    cinchStream_t before = j->call.stream;
+    j->call.stream = bench->beside;
+    row->overlapped = true;
+    cinchResult_t result = cinch_overlap_measure(&calls, &bench->product, &row->overlap);
+    j->call.stream = before;
     return result;
 }
 
@@ -305,8 +331,10 @@ cinchResult_t cinch_measure(cinch_bench *bench, const cinch_case *c, cinch_row *
     *row = (cinch_row){
         .bytes = j.bytes, .count = j.call.count, .dtype = c->dtype, .op = c->op, .root = c->root};
     if (result == cinchSuccess) result = time_calls(&j, row);
+    if (result == cinchSuccess) result = measure_overlap(&j, row);
     if (result == cinchSuccess) result = find_plan(&j, row);
     if (result == cinchSuccess) result = check_result(&j, row, failed);
     job_end(&j);
+    *failed |= row->overlapped && !row->overlap.right;
     return result;
 }

@@ -110,6 +110,21 @@ static double find_bound(const cinch_bench *bench) {
     return bound > 0 ? bound : NAN;
 }
 
+/* On a GPU calls have a stream already. */
+static cinchResult_t open_overlap(cinch_bench *bench) {
+    CINCH_TRY(cinch_product_open(&bench->product, &bench->gpu));
+    if (bench->gpu.work)
+        bench->beside = bench->gpu.stream;
+    else
+        CINCH_TRY(cinchStreamCreate(&bench->beside));
+    return cinchSuccess;
+}
+
+static void close_overlap(cinch_bench *bench) {
+    cinch_product_close(&bench->product);
+    if (bench->beside && !bench->gpu.work) cinchStreamDestroy(bench->beside);
+}
+
 /* What exit status a failed call means. */
 static int status_of(cinchResult_t result) {
     if (result == cinchSuccess) return 0;
@@ -129,6 +144,7 @@ static int work(cinch_bench *bench) {
     cinchResult_t result =
         o->cuda ? cinch_perf_gpu_open(&bench->gpu, bench->place.rank) : cinchSuccess;
     if (result == cinchSuccess) result = connect_ranks(bench);
+    if (result == cinchSuccess && o->overlap) result = open_overlap(bench);
     if (result == cinchSuccess) result = settle(bench);
     if (result == cinchSuccess) result = sweep(bench, &report, &out);
     if (result == cinchSuccess && bench->place.rank == 0 && o->plot)
@@ -138,6 +154,7 @@ static int work(cinch_bench *bench) {
     /* After a failure the others may never come to a good end. */
     if (bench->comm) (status ? cinchCommAbort : cinchCommDestroy)(bench->comm);
     if (bench->exact) (status ? cinchCommAbort : cinchCommDestroy)(bench->exact);
+    close_overlap(bench);
     cinch_perf_gpu_close(&bench->gpu);
     if (bench->place.rank == 0 && !cinch_report_close(&report)) out.unwritten = true;
     cinch_input_close(&bench->input);
@@ -151,6 +168,7 @@ int cinch_perf_main(int argc, char **argv) {
     int status = cinch_perf_parse(argc, argv, &options);
     if (status >= 0) return status;
     apply(&options);
+    bench.place.unbound = options.overlap; /* a rank then computes while another thread calls */
     status = cinch_place_find(&cinch_perf_command, options.ranks, CINCH_PERF_RANKS, argv,
                               cinch_perf_ready, &options, &bench.place);
     return status >= 0 ? status : work(&bench);

@@ -12,6 +12,7 @@
 #include "perf/gpu.h"
 #include "perf/launch.h"
 #include "perf/operations.h"
+#include "perf/overlap.h"
 
 #define CINCH_PERF_RANKS 2 /* where nobody says how many */
 
@@ -24,7 +25,8 @@ typedef struct cinch_perf_options {
     uint64_t first, last, factor, step;
     int warmup, settle_ms, samples;
     unsigned dtypes, ops; /* a bit each */
-    bool check, in_place, cold, mem_cinch, cuda;
+    bool check, in_place, cold, mem_cinch, cuda, overlap;
+    bool unaligned; /* buffers begin an element behind an aligned address; no option says so */
     const char *codec, *algo, *transport, *input, *json, *plot;
     cinch_data_kind data;
 } cinch_perf_options;
@@ -71,6 +73,8 @@ typedef struct cinch_row {
     bool shared; /* every rank gets the same result, so ranks_identical means something */
     bool ranks_identical, repeatable;
     uint64_t result_hash;
+    bool overlapped; /* without it, what follows is null */
+    cinch_overlap overlap;
 } cinch_row;
 
 /* What a rank works with. */
@@ -81,6 +85,8 @@ typedef struct cinch_bench {
     cinchComm_t exact; /* for times, hashes and counts: never compressed, algorithm chosen freely */
     cinch_input input;
     cinch_perf_gpu gpu;
+    cinchStream_t beside;  /* with --overlap: of the calls beside a computation */
+    cinch_product product; /* which is this */
 } cinch_bench;
 
 /* Makes one more communicator of all ranks. Collective. */

@@ -68,7 +68,8 @@ static const cinch_option table[] = {
     [OPT_PLOT] = {0, "plot", "FILE.svg", "bus bandwidth by size"},
     [OPT_DEVICE] = {0, "device", "host|cuda",
                     "where the buffers are; ranks take GPUs in turn (host)"},
-    [OPT_OVERLAP] = {0, "overlap", NULL, NULL},
+    [OPT_OVERLAP] = {0, "overlap", NULL,
+                     "also beside a computation: how much of the communication hid"},
     {0},
 };
 
@@ -207,6 +208,9 @@ static bool read_option(int option, const char *text, cinch_perf_options *o, giv
     case OPT_PLOT:
         o->plot = text;
         return true;
+    case OPT_OVERLAP:
+        o->overlap = true;
+        return true;
     default: /* OPT_DEVICE */
         if (!cinch_option_choice(me, "--device", text, device_names, NULL, &index)) return false;
         o->cuda = index;
@@ -232,6 +236,8 @@ static int check_operation(const cinch_perf_options *o, const given *seen) {
     if (o->in_place && !o->operation->in_place)
         return cinch_usage(me, "-p 1: %s is never in place", name);
     if (seen->root && !o->operation->rooted) return cinch_usage(me, "-r: %s has no root", name);
+    if (o->overlap && o->ranks == 1)
+        return cinch_usage(me, "--overlap: one rank has no communication to hide");
     if (o->codec && strcmp(o->codec, "none") != 0 && !o->operation->compressible)
         return cinch_usage(me, "--codec %s: %s is never compressed", o->codec, name);
     return -1;

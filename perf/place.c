@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ static bool started_by_us(void) {
     return mark && strtol(mark, NULL, 10) == (long)getppid();
 }
 
-static int start_here(const cinch_command *command, int ranks, char **argv) {
+static int start_here(const cinch_command *command, int ranks, const cinch_place *place,
+                      char **argv) {
     char mark[64], why[CINCH_ERROR_TEXT];
     char *set[] = {mark};
     cinch_settings settings;
@@ -34,7 +36,8 @@ static int start_here(const cinch_command *command, int ranks, char **argv) {
     if (!whole) return cinch_usage(command, "out of memory") - 1;
     whole[0] = (char[]){"cinch"};
     memcpy(whole + 1, argv, (size_t)argc * sizeof *argv);
-    cinch_launch launch = {command->name, ranks, "/proc/self/exe", whole, set, 1, true};
+    cinch_launch launch = {command->name,  ranks, "/proc/self/exe", whole, set, 1, !place->unbound,
+                           place->survive, true};
     int signalled, status = cinch_launch_run(&launch, &signalled);
     free(whole);
     /* A rank that was killed is a failure of the communication, not the user's signal. */
@@ -56,8 +59,20 @@ static int place_from_cinch(const cinch_command *command, int least, cinch_place
         return cinch_usage(
             command, "CINCH_SIZE=%lld needs a CINCH_RANK from 0 to %lld beside it, which is %s",
             (long long)size, (long long)size - 1, rank < 0 ? "not set" : "out of range");
-    *place = (cinch_place){(int)rank, (int)size};
+    place->rank = (int)rank;
+    place->size = (int)size;
     return 1;
+}
+
+/* Where the launcher says which ranks have ended. */
+static void see_board(cinch_place *place) {
+    const char *number = cinch_environment(CINCH_LAUNCH_BOARD);
+    const int fd = number ? (int)strtol(number, NULL, 10) : -1;
+    if (fd < 3) return;
+    void *board = mmap(NULL, (size_t)place->size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    unsetenv(CINCH_LAUNCH_BOARD); /* not for what this rank may start */
+    if (board != MAP_FAILED) place->ended = board;
 }
 
 /* What tells the job from all others becomes the secret of a meeting point on this host only.
@@ -91,7 +106,8 @@ static int place_from_launcher(const cinch_command *command, cinch_place *place)
     int found = cinch_launcher_find(command, &l);
     if (found != 1) return found;
     const char *id = cinch_environment("CINCH_COMM_ID"), *twin = cinch_environment("NCCL_COMM_ID");
-    *place = (cinch_place){l.rank, l.size};
+    place->rank = l.rank;
+    place->size = l.size;
     if ((id && id[0]) || (twin && twin[0])) return 1;
     if (l.meet[0])
         setenv("CINCH_COMM_ID", l.meet, 1);
@@ -109,10 +125,12 @@ int cinch_place_given(const cinch_command *command, cinch_place *place) {
 
 int cinch_place_find(const cinch_command *command, int asked, int fallback, char **argv,
                      int (*ready)(void *), void *arg, cinch_place *place) {
-    int found = started_by_us() ? place_from_cinch(command, 1, place)
-                : asked         ? 0
-                                : cinch_place_given(command, place);
+    bool ours = started_by_us();
+    int found = ours    ? place_from_cinch(command, 1, place)
+                : asked ? 0
+                        : cinch_place_given(command, place);
+    if (found == 1 && ours && place->survive) see_board(place);
     if (found) return found == 1 ? -1 : found;
     int status = ready ? ready(arg) : 0;
-    return status ? status : start_here(command, asked ? asked : fallback, argv);
+    return status ? status : start_here(command, asked ? asked : fallback, place, argv);
 }

@@ -51,6 +51,15 @@ static void print_head(const cinch_report *report) {
             "GB/s", "GB/s", "bytes", "", "");
 }
 
+static void print_overlap(const cinch_report *report, const cinch_overlap *o) {
+    fprintf(report->table,
+            "#   beside a computation: hidden %.2f; calls %.2f ms, computation %.2f ms, both"
+            " %.2f ms, the computation slowed by %.1f %%%s%s\n",
+            o->hidden, o->comm_us / 1e3, o->compute_us / 1e3, o->together_us / 1e3, 100 * o->slowed,
+            o->sized ? "" : "; the two could not be brought to like times",
+            o->right ? "" : "  THE COMPUTATION IS WRONG");
+}
+
 static void print_row(const cinch_report *report, const cinch_row *row) {
     char wrong[24] = "-", error[24] = "-", root[16] = "-", predicted[24] = "-";
     const char *redop = cinch_op_names[row->op];
@@ -68,7 +77,13 @@ static void print_row(const cinch_report *report, const cinch_row *row) {
             row->spoilt ? "  WROTE OUTSIDE THE RESULT" : "",
             row->shared && !row->ranks_identical ? "  RANKS DIFFER" : "",
             row->checked && !row->repeatable ? "  NOT REPEATABLE" : "");
+    if (row->overlapped) print_overlap(report, &row->overlap);
     fflush(report->table);
+}
+
+/* JSON has null for it. */
+static double unless(bool known, double number) {
+    return known ? number : NAN;
 }
 
 static bool json_row(const cinch_report *report, const cinch_row *row) {
@@ -112,12 +127,16 @@ static bool json_row(const cinch_report *report, const cinch_row *row) {
         for (int i = 0; i < 5; i++) cinch_json_null(&j, keys[i]);
     }
     cinch_json_number(&j, "predicted_us", row->predicted_us);
-    cinch_json_null(&j, "hidden_frac");
+    cinch_json_number(&j, "hidden_frac", unless(row->overlapped, row->overlap.hidden));
     cinch_json_text(&j, "mem", o->mem_cinch ? "cinch" : "malloc");
     if (o->operation->rooted)
         cinch_json_count(&j, "root", (uint64_t)row->root);
     else
         cinch_json_null(&j, "root");
+    cinch_json_number(&j, "overlap_comm_us", unless(row->overlapped, row->overlap.comm_us));
+    cinch_json_number(&j, "overlap_compute_us", unless(row->overlapped, row->overlap.compute_us));
+    cinch_json_number(&j, "overlap_together_us", unless(row->overlapped, row->overlap.together_us));
+    cinch_json_number(&j, "compute_slowed", unless(row->overlapped, row->overlap.slowed));
     return cinch_json_end(&j);
 }
 

@@ -44,7 +44,7 @@ static bool good_setting(const char *text) {
 
 /* One rank of another launcher's: becomes the program; returns the exit status where it cannot. */
 static int become(char *const *argv, char *const *set, int nset) {
-    cinch_place place;
+    cinch_place place = {0};
     char number[16];
     for (int i = 0; i < nset; i++) putenv(set[i]);
     int found = cinch_place_given(&command, &place);

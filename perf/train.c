@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cinch train: joins the ranks and trains once per codec. */
+/* cinch train: one rank, from its place among the others to its exit status. */
 #include "perf/train.h"
 
 #include <stdlib.h>
@@ -21,43 +21,40 @@ cinchResult_t cinch_train_join(const cinch_trainer *trainer, cinchComm_t *comm) 
     return cinchCommInitRank(comm, trainer->place.size, id, trainer->place.rank);
 }
 
-static cinchResult_t train_all(cinch_trainer *trainer, cinch_train_result *results) {
-    cinchResult_t result = cinch_train_join(trainer, &trainer->exact);
-    if (result == cinchSuccess) result = cinchCommSetCodec(trainer->exact, "none");
-    trainer->began = cinch_train_seconds();
-    for (int i = 0; result == cinchSuccess && i < trainer->options->codecs; i++) {
-        result = cinch_train_run(trainer, trainer->options->codec[i], &results[i]);
-        trainer->runs_done++;
-    }
-    return result;
+/* Says what went wrong; the exit status. */
+static int explain(const cinch_trainer *trainer, cinchResult_t result) {
+    const char *sentence = cinchGetLastError(NULL);
+    if (*sentence && !trainer->silent)
+        cinch_usage(&cinch_train_command, "rank %d: %s", trainer->place.rank, sentence);
+    return result == cinchInvalidUsage || result == cinchInvalidArgument ? 2 : 1;
 }
 
 /* One rank's work. */
 static int work(cinch_trainer *trainer) {
     const cinch_train_options *o = trainer->options;
     char why[512];
+    if (o->elastic && !trainer->place.ended)
+        return cinch_usage(&cinch_train_command,
+                           "--elastic: only with ranks that are started here, by -n");
     if (!cinch_text_load(&trainer->text, o->text, why, sizeof why))
         return cinch_usage(&cinch_train_command, "rank %d: %s", trainer->place.rank, why);
-    cinch_train_result *results = calloc((size_t)o->codecs, sizeof *results);
-    if (!results) {
+    trainer->results = calloc((size_t)o->codecs, sizeof *trainer->results);
+    if (!trainer->results) {
         cinch_usage(&cinch_train_command, "out of memory");
         cinch_text_free(&trainer->text);
         return 1;
     }
 
-    const cinchResult_t result = train_all(trainer, results);
-    int status = 0;
-    if (result != cinchSuccess) {
-        const char *sentence = cinchGetLastError(NULL);
-        if (*sentence)
-            cinch_usage(&cinch_train_command, "rank %d: %s", trainer->place.rank, sentence);
-        status = result == cinchInvalidUsage || result == cinchInvalidArgument ? 2 : 1;
-    }
-    /* After a failure the others may never come to a good end. */
-    if (trainer->comm) (status ? cinchCommAbort : cinchCommDestroy)(trainer->comm);
-    if (trainer->exact) (status ? cinchCommAbort : cinchCommDestroy)(trainer->exact);
-    if (!status && trainer->place.rank == 0 && !cinch_train_report(trainer, results)) status = 1;
-    free(results);
+    const cinchResult_t result = cinch_train_all(trainer);
+    int status = result == cinchSuccess ? 0 : explain(trainer, result);
+    /* After a failure the others may never come to a good end, unless all have it in common. */
+    const bool stop = status && !trainer->agreed;
+    if (trainer->comm) (stop ? cinchCommAbort : cinchCommDestroy)(trainer->comm);
+    if (trainer->first && trainer->first != trainer->exact) cinchCommAbort(trainer->first);
+    if (trainer->exact) (stop ? cinchCommAbort : cinchCommDestroy)(trainer->exact);
+    if (!status && trainer->place.rank == 0 && !cinch_train_report(trainer)) status = 1;
+    cinch_train_free(trainer);
+    free(trainer->results);
     cinch_text_free(&trainer->text);
     return status;
 }
@@ -67,6 +64,7 @@ int cinch_train_main(int argc, char **argv) {
     cinch_trainer trainer = {.options = &options};
     int status = cinch_train_parse(argc, argv, &options);
     if (status < 0) {
+        trainer.place.survive = options.elastic;
         if (options.transport) setenv("CINCH_TRANSPORT", options.transport, 1);
         status = cinch_place_find(&cinch_train_command, options.ranks, 4, argv, cinch_train_ready,
                                   &options, &trainer.place);

@@ -19,10 +19,14 @@ enum {
     OPT_TRANSPORT,
     OPT_JSON,
     OPT_PLOT,
+    OPT_CHECKPOINT,
+    OPT_EVERY,
+    OPT_RESUME,
+    OPT_ELASTIC,
 };
 
 #define DEFAULT_CODECS "none,int8,topk:ratio=0.01"
-enum { DEFAULT_STEPS = 1600, MOST_STEPS = 10000000 };
+enum { DEFAULT_STEPS = 1600, DEFAULT_EVERY = 100, MOST_STEPS = 10000000 };
 
 static const cinch_option table[] = {
     [OPT_RANKS] = {'n', NULL, "N", "start N ranks here (else a launcher's ranks, else 4)"},
@@ -33,6 +37,11 @@ static const cinch_option table[] = {
     [OPT_TRANSPORT] = {0, "transport", "LIST", "as CINCH_TRANSPORT"},
     [OPT_JSON] = {0, "json", "FILE", "a line of JSON per run; - is stdout, the table is on stderr"},
     [OPT_PLOT] = {0, "plot", "FILE.svg", "the loss curves"},
+    [OPT_CHECKPOINT] = {0, "checkpoint", "DIR",
+                        "keep the state of model, optimizer and error feedback there"},
+    [OPT_EVERY] = {0, "checkpoint-every", "N", "steps between two checkpoints (100)"},
+    [OPT_RESUME] = {0, "resume", NULL, "go on from the newest checkpoint, where there is one"},
+    [OPT_ELASTIC] = {0, "elastic", NULL, "go on without ranks that are killed"},
     {0},
 };
 
@@ -105,8 +114,22 @@ static bool read_option(int option, const char *text, cinch_train_options *o) {
     case OPT_JSON:
         o->json = text;
         return true;
-    default: /* OPT_PLOT */
+    case OPT_PLOT:
         o->plot = text;
+        return true;
+    case OPT_CHECKPOINT:
+        o->checkpoint = text;
+        return true;
+    case OPT_EVERY:
+        if (!cinch_option_count(me, "--checkpoint-every", text, 1, MOST_STEPS, &number))
+            return false;
+        o->checkpoint_every = (int)number;
+        return true;
+    case OPT_RESUME:
+        o->resume = true;
+        return true;
+    default: /* OPT_ELASTIC */
+        o->elastic = true;
         return true;
     }
 }
@@ -114,13 +137,16 @@ static bool read_option(int option, const char *text, cinch_train_options *o) {
 int cinch_train_parse(int argc, char **argv, cinch_train_options *o) {
     const char *value;
     int option;
-    *o = (cinch_train_options){.steps = DEFAULT_STEPS, .seed = 1};
+    *o =
+        (cinch_train_options){.steps = DEFAULT_STEPS, .checkpoint_every = DEFAULT_EVERY, .seed = 1};
     if (!read_codecs(DEFAULT_CODECS, o)) return 2;
     optind = 0;
     while ((option = cinch_option_next(me, argc, argv, &value)) >= 0)
         if (!read_option(option, value, o)) return 2;
     if (option != CINCH_OPTION_END) return option == CINCH_OPTION_HELP ? 0 : 2;
     if (optind < argc) return cinch_usage(me, "unexpected argument \"%s\"", argv[optind]);
+    if (o->resume && !o->checkpoint)
+        return cinch_usage(me, "--resume: from where, --checkpoint DIR says");
     return -1;
 }
 

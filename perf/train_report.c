@@ -37,6 +37,8 @@ static void print_table(FILE *file, const cinch_trainer *t, const cinch_train_re
 
 static bool write_json(FILE *file, const cinch_train_result *r) {
     cinch_json j;
+    char hash[24];
+    snprintf(hash, sizeof hash, "%016" PRIx64, r->hash);
     cinch_json_begin(&j, file);
     cinch_json_text(&j, "codec", r->codec);
     cinch_json_count(&j, "steps", (uint64_t)r->steps);
@@ -46,6 +48,7 @@ static bool write_json(FILE *file, const cinch_train_result *r) {
     cinch_json_number(&j, "comm_s", r->comm_s);
     cinch_json_number(&j, "total_s", r->total_s);
     cinch_json_number(&j, "rel_l2_last_grad", r->rel_l2_last_grad);
+    cinch_json_text(&j, "result_hash", hash);
     return cinch_json_end(&j);
 }
 
@@ -79,8 +82,9 @@ static bool report_plot(const cinch_trainer *t, const cinch_train_result *result
     return false;
 }
 
-bool cinch_train_report(const cinch_trainer *t, const cinch_train_result *results) {
+bool cinch_train_report(const cinch_trainer *t) {
     const cinch_train_options *o = t->options;
+    const cinch_train_result *results = t->results;
     print_table(o->json && !strcmp(o->json, "-") ? stderr : stdout, t, results);
     bool good = true;
     for (int i = 0; i < o->codecs; i++) {

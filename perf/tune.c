@@ -177,7 +177,7 @@ static int run_rank(const options *o, const cinch_place *place) {
 
 int cinch_tune_main(int argc, char **argv) {
     options o;
-    cinch_place place;
+    cinch_place place = {0};
     int status = parse(argc, argv, &o);
     if (status >= 0) return status;
     apply(&o);

@@ -19,14 +19,23 @@ static struct {
     int count;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static inline void *take(size_t bytes, bool pinned) {
-    void *p = NULL;
-    if ((pinned ? cudaMallocHost(&p, bytes) : cudaMalloc(&p, bytes)) != cudaSuccess) return NULL;
+static inline void *note_taken(void *p) {
     pthread_mutex_lock(&pool.lock);
     ck_assert_int_lt(pool.count, (int)(sizeof pool.taken / sizeof *pool.taken));
     pool.taken[pool.count++] = p;
     pthread_mutex_unlock(&pool.lock);
     return p;
+}
+
+static inline void *take(size_t bytes, bool pinned) {
+    void *p = NULL;
+    if ((pinned ? cudaMallocHost(&p, bytes) : cudaMalloc(&p, bytes)) != cudaSuccess) return NULL;
+    return note_taken(p);
+}
+
+static inline void *take_pools(size_t bytes, cudaStream_t stream) {
+    void *p = NULL;
+    return cudaMallocAsync(&p, bytes, stream) == cudaSuccess ? note_taken(p) : NULL;
 }
 
 static inline void free_taken(void) {
@@ -91,6 +100,7 @@ static inline void take_gates(void) {
     ck_assert(work->capture(stream, &capture) == cinchSuccess && capture == 0);
     ck_assert(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
     ck_assert(work->capture(stream, &capture) == cinchSuccess && capture != 0);
+    ck_assert(work->gate_hold(stream, gate) == cinchSuccess);
     ck_assert(work->gate_put(stream, gate) == cinchSuccess);
     ck_assert(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
     ck_assert(cudaGraphDestroy(graph) == cudaSuccess); /* frees the gate */

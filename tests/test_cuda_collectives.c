@@ -4,6 +4,7 @@
 #include "coll/algo.h"
 #include "tests/family.h"
 #include "tests/gpu_call.h"
+#include "tests/gpu_group.h"
 
 /* ---- everything, exact ---- */
 
@@ -101,48 +102,8 @@ static void chains(seat *me) {
     }
 }
 
-/* Collectives and messages on several streams in one group, some on host memory; what a rank sends
- * to itself; a second communicator. */
 static void groups(seat *me) {
-    enum { COUNT = 900, OPS = 3 };
-    int n = me->nranks, next = (me->rank + 1) % n, last = (me->rank + n - 1) % n;
-    cudaStream_t stream[OPS];
-    cinchComm_t other;
-    int *at[OPS], *in = take(2 * COUNT * 4, false), *out = take(2 * COUNT * 4, false);
-    int host[OPS][COUNT], got[2 * COUNT], plain[COUNT], back[COUNT];
-    CHECK_OK(me, cinchCommSplit(me->comm, 0, me->rank, &other, NULL));
-    for (int o = 0; o < OPS; o++) {
-        stream[o] = open_stream();
-        at[o] = take(COUNT * 4, false);
-        CHECK(me, stream[o] && at[o] && in && out);
-        if (!fill_ints(me, at[o], host[o], 10 * o + me->rank, COUNT, stream[o])) return;
-    }
-    for (int i = 0; i < 2 * COUNT; i++) got[i] = 1000 * me->rank + i;
-    for (int i = 0; i < COUNT; i++) plain[i] = 7 * me->rank + i;
-    CU(me, cudaMemcpyAsync(in, got, sizeof got, cudaMemcpyDefault, stream[0]));
-    CHECK_OK(me, cinchGroupStart());
-    for (int o = 0; o < OPS; o++)
-        CHECK_OK(me, cinchAllReduce(at[o], at[o], COUNT, cinchInt, cinchSum,
-                                    o == 1 ? other : me->comm, stream[o]));
-    CHECK_OK(me, cinchSend(in, COUNT, cinchInt, next, me->comm, stream[0]));
-    CHECK_OK(me, cinchSend(plain, COUNT, cinchInt, next, me->comm, stream[2]));
-    CHECK_OK(me, cinchSend(in + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[1]));
-    CHECK_OK(me, cinchRecv(out, COUNT, cinchInt, last, me->comm, stream[0]));
-    CHECK_OK(me, cinchRecv(back, COUNT, cinchInt, last, me->comm, stream[0]));
-    CHECK_OK(me, cinchRecv(out + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[1]));
-    CHECK_OK(me, cinchGroupEnd());
-    for (int o = 0; o < OPS; o++) {
-        CU(me, cudaMemcpyAsync(host[o], at[o], sizeof host[o], cudaMemcpyDefault, stream[o]));
-        if (o == 0) CU(me, cudaMemcpyAsync(got, out, sizeof got, cudaMemcpyDefault, stream[0]));
-        CU(me, cudaStreamSynchronize(stream[o]));
-        for (int i = 0; i < COUNT; i++)
-            CHECK(me, host[o][i] == n * (10 * o + i) + n * (n - 1) / 2, "op %d at %d", o, i);
-    }
-    for (int i = 0; i < COUNT; i++)
-        CHECK(me, got[i] == 1000 * last + i && got[COUNT + i] == 1000 * me->rank + COUNT + i &&
-                      back[i] == 7 * last + i);
-    for (int o = 0; o < OPS; o++) CU(me, cudaStreamDestroy(stream[o]));
-    CHECK_OK(me, cinchCommDestroy(other));
+    (void)group_run(me, false, false);
 }
 
 START_TEST(streams_and_groups) {

@@ -10,7 +10,8 @@ typedef struct work {
     cinchDataType_t dtype;
     size_t count;
     bool tagged, nonfinite, in_place;
-    bool exact; /* what is expected */
+    size_t skew; /* elements by which the buffers are shifted */
+    bool exact;  /* what is expected */
 } work;
 
 static cinchResult_t call(const seat *me, const work *w, const void *in, void *out,
@@ -53,12 +54,19 @@ static void beside_the_host(seat *me) {
     size_t size = cinch_dtype_size(w->dtype), n = (size_t)me->nranks;
     size_t in = w->count * (shape->in_n ? n : 1), out = w->count * (shape->out_n ? n : 1);
     unsigned char *from = malloc(in * size), *to = malloc(out * size), *got = malloc(out * size);
-    unsigned char *on_from = take(in * size, false), *on_to = take(out * size, false);
+    unsigned char *on_from = take((in + w->skew) * size, false);
+    unsigned char *on_to = take((out + w->skew) * size, false);
     float *floats = malloc((in > out ? in : out) * sizeof *floats);
     cudaStream_t stream = open_stream();
     cinchComm_t host;
     cinchStats_t a = {.size = sizeof a}, b = a;
     CHECK(me, from && to && got && floats && on_from && on_to && stream);
+    on_from += w->skew * size;
+    on_to = w->in_place ? on_from : on_to + w->skew * size;
+    if (w->in_place) {
+        free(to);
+        to = from;
+    }
     CHECK_OK(me, cinchCommSplit(me->comm, 0, me->rank, &host, NULL));
     CHECK_OK(me, cinchCommSetCodec(me->comm, w->codec));
     CHECK_OK(me, cinchCommSetCodec(host, w->codec));
@@ -92,8 +100,8 @@ static void beside_the_host(seat *me) {
                            a.ef_bytes == b.ef_bytes && a.wire_bytes == b.wire_bytes));
     CHECK_OK(me, cinchCommDestroy(host));
     CU(me, cudaStreamDestroy(stream));
+    if (to != from) free(to);
     free(from);
-    free(to);
     free(got);
     free(floats);
 }
@@ -130,6 +138,36 @@ START_TEST(the_bits_of_the_host) {
 }
 END_TEST
 
+/* The largest of all: messages whose lengths depend on what is in them. Buffers of one segment and
+ * of some, whose parts and blocks begin inside a segment or not. */
+START_TEST(selected_from_the_whole) {
+    static const char *const codecs[] = {"topk:ratio=0.05,select=global",
+                                         "topk:ratio=0.002,select=global",
+                                         "topk:ratio=0.7,select=global,ef=0"};
+    static const cinch_collective ops[] = {CINCH_ALLREDUCE, CINCH_ALLREDUCE, CINCH_REDUCESCATTER,
+                                           CINCH_ALLGATHER};
+    static const cinchDataType_t types[] = {cinchFloat, cinchHalf, cinchBfloat16};
+    static const size_t counts[] = {7, 70001, 9001, 3 * 65536 + 1};
+    for (int k = 0; k < 24; k += GPU_CASES_APART) {
+        bool sums = ops[k % 4] == CINCH_ALLREDUCE;
+        work w = {.codec = codecs[k % 3],
+                  .collective = ops[k % 4],
+                  .dtype = types[k / 2 % 3],
+                  .count = counts[sums ? k / 3 % 4 : k / 4 % 3],
+                  .tagged = k % 5 < 3,
+                  .nonfinite = k % 4 == 1,
+                  .in_place = sums && k / 2 % 2,
+                  .skew = (size_t)(k % 3)};
+        gpu_run(&(ranks_case){.nranks = 2 + k / 2 % 3,
+                              .env = k % 2 ? LINKS "CINCH_CHUNK=256K" : LINKS,
+                              .body = beside_the_host,
+                              .logs = "?imported error-feedback",
+                              .shared = &w},
+                (uint64_t)(500 + k));
+    }
+}
+END_TEST
+
 /* Two "hosts" of processes on this machine, each with a GPU of its own: exact inside and a codec
  * between them, or a codec for either. */
 static void two_hosts(seat *me) {
@@ -137,8 +175,8 @@ static void two_hosts(seat *me) {
 }
 
 START_TEST(levels) {
-    static const char *const codecs[] = {"int8:ef=1", "bf16"};
-    for (int c = 0; c < 2; c++) {
+    static const char *const codecs[] = {"int8:ef=1", "bf16", "topk:ratio=0.1,select=global"};
+    for (int c = 0; c < 3; c++) {
         work w = {.codec = codecs[c], .dtype = cinchFloat, .count = 20000, .tagged = c == 0};
         ranks_run(&(ranks_case){.nranks = 4,
                                 .processes = true,
@@ -173,6 +211,7 @@ START_TEST(nan_as_an_error) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {the_bits_of_the_host, levels, nan_as_an_error};
+    const TTest *const tests[] = {the_bits_of_the_host, selected_from_the_whole, levels,
+                                  nan_as_an_error};
     return run_tests("cuda_compressed", tests, sizeof tests / sizeof *tests, 300);
 }

@@ -97,6 +97,52 @@ static bool look_at_all(seat *me, kit *k) {
     return true;
 }
 
+/* ---- a group of one communicator on two streams ---- */
+
+/* Launches of two executable graphs of one capture, beside each other: no gate of the one's is shut
+ * by the other's before it has been passed. */
+static void one_comm_two_streams(seat *me) {
+    enum { LAUNCHES = 40 };
+    uint64_t seed = *(uint64_t *)me->shared;
+    cudaStream_t s = open_stream(), t = open_stream(), on[2] = {open_stream(), open_stream()};
+    cell *c[2] = {new_cell(me, 1000000), new_cell(me, 2000000)};
+    cudaGraphExec_t exec[2];
+    cudaGraph_t graph;
+    CHECK(me, c[0] && c[1]);
+    CU(me, cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    if (!follow(me, s, t)) return;
+    CHECK_OK(me, cinchGroupStart());
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(me, cinchAllReduce(c[i]->in, c[i]->out, COUNT, cinchInt, cinchSum, me->comm,
+                                    i ? t : s));
+    CHECK_OK(me, cinchGroupEnd());
+    if (!follow(me, t, s)) return;
+    CU(me, cudaStreamEndCapture(s, &graph));
+    for (int i = 0; i < 2; i++) CU(me, cudaGraphInstantiate(&exec[i], graph, 0));
+    CU(me, cudaGraphDestroy(graph));
+    for (int i = 0; i < 2; i++) fill_cell(c[i]);
+    for (int l = 0; l < LAUNCHES; l++) CU(me, cudaGraphLaunch(exec[l % 2], on[(l + seed) % 2]));
+    for (int i = 0; i < 2; i++) CU(me, cudaStreamSynchronize(on[i]));
+    for (int i = 0; i < 2; i++) {
+        look_at_cell(c[i]);
+        CHECK(me, c[i]->right == 1);
+        CU(me, cudaGraphExecDestroy(exec[i]));
+        CU(me, cudaStreamDestroy(on[i]));
+    }
+    CU(me, cudaStreamDestroy(s));
+    CU(me, cudaStreamDestroy(t));
+}
+
+START_TEST(two_graphs_of_a_group) {
+    take_gates();
+    for (uint64_t seed = 0; seed < 12; seed++)
+        gpu_run(&(ranks_case){.nranks = 1 + (int)(seed % 2),
+                              .body = one_comm_two_streams,
+                              .shared = &seed},
+                seed);
+}
+END_TEST
+
 static void program(seat *me) {
     uint64_t state = *(uint64_t *)me->shared, mode = state;
     kit k = {.comm = {me->comm}, .side = open_stream()};
@@ -298,6 +344,7 @@ END_TEST
 int main(void) {
     const TTest *const tests[] = {launches_among_calls,  one_thread_drives_all_ranks,
                                   two_of_one_graph,      a_call_behind_a_launch_waits_for_nothing,
-                                  launches_take_nothing, captures_take_nothing};
+                                  launches_take_nothing, captures_take_nothing,
+                                  two_graphs_of_a_group};
     return run_tests("cuda_graphs", tests, sizeof tests / sizeof *tests, 60);
 }

@@ -214,6 +214,48 @@ START_TEST(several_gpus) {
 }
 END_TEST
 
+/* Memory of pools, which only a copy that names both devices reaches: collectives, and a message
+ * between a pair. */
+static void on_pools(seat *me) {
+    enum { COUNT = 3000 };
+    const ways *w = me->shared;
+    int *host = malloc(COUNT * sizeof *host), *at, *to, n = me->nranks;
+    int next = (me->rank + 1) % n, last = (me->rank + n - 1) % n;
+    CU(me, cudaSetDevice(me->rank % 2));
+    cudaStream_t stream = open_stream();
+    CHECK(me, host && (at = take_pools(COUNT * 4, stream)) && (to = take_pools(COUNT * 4, stream)));
+    for (int turn = 0; turn < 4; turn++) {
+        for (int i = 0; i < COUNT; i++) host[i] = turn * 100 + me->rank + i;
+        CU(me, cudaMemcpyAsync(at, host, COUNT * 4, cudaMemcpyDefault, stream));
+        CHECK_OK(me, cinchAllReduce(at, to, COUNT, cinchInt, cinchSum, me->comm, stream));
+        CU(me, cudaMemcpyAsync(host, to, COUNT * 4, cudaMemcpyDefault, stream));
+        CHECK_OK(me, cinchStreamSynchronize(stream));
+        for (int i = 0; i < COUNT; i++)
+            CHECK(me, host[i] == n * (turn * 100 + i) + n * (n - 1) / 2, "%d: %d", i, host[i]);
+        CHECK_OK(me, cinchGroupStart());
+        CHECK_OK(me, cinchSend(at, COUNT, cinchInt, next, me->comm, stream));
+        CHECK_OK(me, cinchRecv(to, COUNT, cinchInt, last, me->comm, stream));
+        CHECK_OK(me, cinchGroupEnd());
+        CU(me, cudaMemcpyAsync(host, to, COUNT * 4, cudaMemcpyDefault, stream));
+        CHECK_OK(me, cinchStreamSynchronize(stream));
+        for (int i = 0; i < COUNT; i++) CHECK(me, host[i] == turn * 100 + last + i, "%d", host[i]);
+    }
+    (void)ways_are(me, me->comm, w);
+    free(host);
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(pools_of_several_gpus) {
+    cuda_fake_devices(2);
+    for (int n = 2; n <= 4; n++)
+        gpu_run(&(ranks_case){.nranks = n,
+                              .env = OWN "CINCH_CHUNK=1K",
+                              .body = on_pools,
+                              .shared = new_ways((uint64_t)n, always)},
+                (uint64_t)n);
+}
+END_TEST
+
 /* ---- the same bits ---- */
 
 static bool reduce_random(seat *me, cinchComm_t comm, int kind, cudaStream_t stream,
@@ -514,6 +556,7 @@ int main(void) {
                                   processes_of_threads,
                                   some_pairs_cannot,
                                   several_gpus,
+                                  pools_of_several_gpus,
                                   the_same_bits,
                                   the_same_bits_in_threads,
                                   messages_between_pairs,

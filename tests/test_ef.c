@@ -8,6 +8,7 @@ typedef struct state_head {
     char magic[8];
     uint32_t rank, nranks;
     uint64_t entries;
+    uint64_t calls;
 } state_head;
 typedef struct state_record {
     uint64_t id, count, order, nsender, nowner;

@@ -13,6 +13,11 @@
 #include "tests/one_call.h"
 
 enum { OPS = CINCH_PLAN_REDUCE + 1, MOST = 24, MACHINES = 60 };
+#ifdef CINCH_SANITIZED
+enum { NEXT_MACHINE = 5 };
+#else
+enum { NEXT_MACHINE = 1 };
+#endif
 
 static cinch_schedule schedule[MOST];
 
@@ -108,7 +113,7 @@ static void check_machine(int gpus, cinch_plan_kind kind) {
 }
 
 START_TEST(every_plan_is_right) {
-    for (int i = 0; i < MACHINES; i++) {
+    for (int i = 0; i < MACHINES; i += NEXT_MACHINE) {
         state = 3 + (uint64_t)i;
         check_machine(2 + (i < 50 ? i % 8 : 8 + below(MOST - 9)), CINCH_PLAN_FOREST);
         check_machine(2 + i % 8, CINCH_PLAN_DOUBLE_TREE);

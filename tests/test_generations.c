@@ -31,7 +31,7 @@ static void one_generation(seat *me, int i) {
         cinchResult_t result = cinchCommShrink(me->comm, last, 1, &child, &config,
                                                i % 8 == 1 ? CINCH_SHRINK_DEFAULT : 0);
         CHECK(me, result == (config.blocking ? cinchSuccess : cinchInProgress));
-        CHECK(me, settled(child) == cinchSuccess);
+        CHECK(me, settled(child) == cinchSuccess, "round %d: %s", i, cinchGetLastError(child));
         n--;
     } else {
         return;
@@ -43,7 +43,12 @@ static void one_generation(seat *me, int i) {
     } else if (i % 5 == 0) {
         CHECK(me, adds_up(child, 1, n));
     }
-    CHECK_OK(me, i % 32 == 9 ? cinchCommAbort(child) : cinchCommDestroy(child));
+    if (i % 32 == 9) { /* only when all have seen theirs made: an abort reaches them at once */
+        CHECK(me, wait_for_all(&((board *)me->shared)->point[4], (i / 32 + 1) * (RANKS - 1)));
+        CHECK_OK(me, cinchCommAbort(child));
+    } else {
+        CHECK_OK(me, cinchCommDestroy(child));
+    }
 }
 
 /* What the program holds, when nothing moves any more. */

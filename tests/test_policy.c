@@ -75,7 +75,8 @@ static const struct wrong {
     {"DEBUG", "loud", "none|error|warn|info|debug|trace"},
     {"DEBUG_FILE", "/nonexistent/log", "/nonexistent/log"},
     {"STATS_FILE", "/nonexistent/stats", "/nonexistent/stats"},
-    {"NCCL_PATH", NULL, NULL}, /* read by the drop-in alone */
+    {"REPORT_DIR", NULL, NULL}, /* told when a report is due: test_reports */
+    {"NCCL_PATH", NULL, NULL},  /* read by the drop-in alone */
     {"NCCL_MODE", "both", "auto|forward|native"},
 };
 enum { WRONG = sizeof wrong / sizeof *wrong };

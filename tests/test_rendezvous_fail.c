@@ -401,6 +401,7 @@ START_TEST(a_goodbye_counts_though_sending_fails) {
     say_goodbye(fd[0]); /* so that the server ends, after it has served rank 1 */
     shutdown(fd[0], SHUT_WR);
     cinch_server_run(&server);
+    free(server.left_at);
     ssize_t bytes = recv(fd[0], heard, sizeof heard - 1, 0), head = sizeof(cinch_frame) + 4;
     cinch_close(fd[0]);
     if (_i == 1)

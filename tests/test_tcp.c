@@ -218,8 +218,8 @@ static void *party_open(void *arg) {
     party *p = arg;
     p->result = cinch_rendezvous_join(&p->settings, &p->id, p->rank, 2, NULL, &p->seat);
     if (p->result == cinchSuccess)
-        p->result = cinch_transport_tcp.open(&p->settings, p->seat, p->rank, 2, p->want,
-                                             &p->options, &p->net);
+        p->result = cinch_transport_tcp.open(
+            &(cinch_opening){&p->settings, p->seat, &p->options, &p->net, p->rank, 2, p->want});
     if (p->result != cinchSuccess) strcpy(p->error, cinch_last_error());
     return NULL;
 }

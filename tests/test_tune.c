@@ -2,14 +2,12 @@
 /* Measuring: the graph that explains a network, the network over loopback between hosts told apart
  * by CINCH_HOSTID, curves, and plan files that come of them. */
 #include <math.h>
-#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "coll/engine.h"
 #include "coll/planfile.h"
 #include "coll/tune.h"
-#include "coll/tune_time.h"
 #include "tests/family.h"
 #include "topo/plan.h"
 
@@ -313,106 +311,6 @@ START_TEST(a_rank_that_vanishes_ends_it) {
 }
 END_TEST
 
-/* ---- many passes, one time ---- */
-
-static double dice(uint64_t *state) {
-    return (double)(random64(state) >> 11) / 9007199254740992.0;
-}
-
-/* What all ways suffer alike is no matter: the times are those of a quiet pass. */
-START_TEST(common_disturbances_cancel) {
-    for (uint64_t seed = 1; seed <= 200; seed++) {
-        uint64_t state = seed;
-        int ways = 1 + (int)(random64(&state) % CINCH_MOST_WAYS);
-        int passes = 1 + (int)(random64(&state) % CINCH_MOST_PASSES);
-        double us[CINCH_MOST_WAYS * CINCH_MOST_PASSES], out[CINCH_MOST_WAYS];
-        double way[CINCH_MOST_WAYS], pass[CINCH_MOST_PASSES];
-        for (int w = 0; w < ways; w++) way[w] = 1 + 1e4 * dice(&state);
-        for (int p = 0; p < passes; p++) /* at least a quarter of the passes are quiet */
-            pass[p] = p <= 1 + (passes - 1) / 4 ? 1 : 1 + 3 * dice(&state);
-        for (int w = 0; w < ways; w++)
-            for (int p = 0; p < passes; p++) us[w * passes + p] = way[w] * pass[p];
-        cinch_timing_polish(us, ways, passes, out);
-        for (int w = 0; w < ways; w++)
-            ck_assert_msg(fabs(out[w] / way[w] - 1) < 1e-9, "seed %llu: %d of %d: %g, not %g",
-                          (unsigned long long)seed, w, ways, out[w], way[w]);
-    }
-}
-END_TEST
-
-/* A way that is usually slower by a fifth, in one pass much faster, and one that is a little faster
- * but sometimes four times slower: the steady one is the best, whatever the least and the median
- * say. Each pass has its own disturbance, of up to twice. */
-START_TEST(luck_makes_no_favourite) {
-    enum { STEADY, LUCKY, SPOILT, WAYS = 5, PASSES = 15 };
-    for (uint64_t seed = 1; seed <= 200; seed++) {
-        uint64_t state = seed;
-        double us[WAYS * PASSES], out[WAYS];
-        int lucky = (int)(random64(&state) % PASSES);
-        for (int p = 0; p < PASSES; p++) {
-            double disturbed = p % 3 ? 1 + dice(&state) : 1;
-            for (int w = 0; w < WAYS; w++) {
-                double time = w == STEADY ? 100 : w == SPOILT ? 97 : w == LUCKY ? 120 : 150;
-                if (w == LUCKY && p == lucky) time = 60;
-                if (w == SPOILT && p % 5 == 0) time *= 4;
-                us[w * PASSES + p] = time * disturbed * (1 + 0.02 * dice(&state));
-            }
-        }
-        cinch_timing_polish(us, WAYS, PASSES, out);
-        for (int w = 1; w < WAYS; w++)
-            ck_assert_msg(out[STEADY] < out[w], "seed %llu: %d has %g, the steady one %g",
-                          (unsigned long long)seed, w, out[w], out[STEADY]);
-        ck_assert(out[STEADY] > 98 && out[STEADY] < 106);
-    }
-}
-END_TEST
-
-/* As measured with 4 ranks on 2 CPUs at 1 MiB, in microseconds: with the CPUs near each other, far
- * from each other, and with three ranks on one of them. Whatever part of the passes is of the slow
- * kinds, the best way of the fast ones is the best. */
-START_TEST(slow_times_spoil_no_choice) {
-    enum { TWOSHOT, DIRECT, TREE, HALVING, WAYS, NEAR = 0, FAR, UNEVEN };
-    static const double kind[][WAYS] = {
-        {108, 150, 157, 175}, {206, 202, 176, 195}, {180, 302, 400, 500}};
-    for (uint64_t seed = 1; seed <= 300; seed++) {
-        uint64_t state = seed;
-        int passes = 3 + (int)(random64(&state) % (CINCH_MOST_PASSES - 2));
-        int near = 1 + (int)(random64(&state) % (uint64_t)passes), fewest = 0;
-        double us[WAYS * CINCH_MOST_PASSES], out[WAYS];
-        for (int p = 0; p < passes; p++) {
-            bool fast = random64(&state) % (uint64_t)(passes - p) < (uint64_t)(near - fewest);
-            int slow = random64(&state) % 3 ? FAR : UNEVEN;
-            fewest += fast;
-            for (int w = 0; w < WAYS; w++)
-                us[w * passes + p] = kind[fast ? NEAR : slow][w] * (1 + 0.04 * dice(&state));
-        }
-        ck_assert_int_eq(fewest, near);
-        cinch_timing_polish(us, WAYS, passes, out);
-        for (int w = 0; w < WAYS; w++)
-            ck_assert_msg(fabs(out[w] / (1.02 * kind[NEAR][w]) - 1) < 0.04,
-                          "seed %llu, %d of %d fast: way %d has %g", (unsigned long long)seed, near,
-                          passes, w, out[w]);
-    }
-}
-END_TEST
-
-/* The thread may run where it might before. */
-START_TEST(cpus_have_a_distance) {
-    cpu_set_t before, after, one;
-    ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
-    double ns = cinch_timing_handover();
-    ck_assert_int_eq(sched_getaffinity(0, sizeof after, &after), 0);
-    ck_assert(CPU_EQUAL(&before, &after));
-    ck_assert(CPU_COUNT(&before) > 1 ? ns == 0 || (ns > 1 && ns < 1e6) : ns == 0);
-    CPU_ZERO(&one); /* with one CPU there is no other */
-    for (int cpu = 0; cpu < CPU_SETSIZE && !CPU_COUNT(&one); cpu++)
-        if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
-    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
-    ck_assert(cinch_timing_handover() == 0);
-    ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
-}
-END_TEST
-
 /* ---- curves ---- */
 
 static bool sane(const cinch_curve *c) {
@@ -570,10 +468,6 @@ int main(void) {
                                   everybody_meets_everybody_once,
                                   a_network_is_measured,
                                   a_rank_that_vanishes_ends_it,
-                                  common_disturbances_cancel,
-                                  luck_makes_no_favourite,
-                                  slow_times_spoil_no_choice,
-                                  cpus_have_a_distance,
                                   curves_are_the_same_on_all_ranks,
                                   a_plan_file_is_written_and_read,
                                   auto_takes_a_short_look,

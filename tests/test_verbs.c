@@ -309,13 +309,34 @@ END_TEST
 
 /* ---- children ---- */
 
+/* Whether this process holds a descriptor of an RDMA device. */
+static bool has_device(void) {
+    bool found = false;
+    for (int fd = 0; fd < 256; fd++) {
+        char name[40], target[80] = "";
+        snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+        if (readlink(name, target, sizeof target - 1) > 0)
+            found |= strstr(target, "uverbs") || strstr(target, "infiniband");
+    }
+    return found;
+}
+
+/* A child has no descriptor of the device, and what it closes is its parent's, who goes on. */
 static void fork_in_between(net_rank *me) {
     unsigned char *data = heap_bytes(PART);
+    NET_CHECK(me, has_device());
     for (uint64_t i = 0; i < 6; i++) {
+        int status = 0;
         pid_t child = i % 2 == 0 ? fork() : -1;
-        if (child == 0) _exit(0);
+        if (child == 0) {
+            bool device = has_device();
+            cinch_net_close(me->net);
+            _exit(device ? 3 : 0);
+        }
         NET_CHECK(me, pass(me, i < 3 ? data : data + 9, i < 3 ? PART : 1000, i));
-        if (child > 0) waitpid(child, NULL, 0);
+        if (child > 0)
+            NET_CHECK(me, waitpid(child, &status, 0) == child && status == 0, "%x",
+                      (unsigned)status);
     }
     NET_CHECK(me, net_barrier(me));
     cinch_heap_release(data);
@@ -323,6 +344,81 @@ static void fork_in_between(net_rank *me) {
 
 START_TEST(children_take_nothing_along) {
     run(2, fork_in_between, NULL, false);
+}
+END_TEST
+
+/* ---- announcements ---- */
+
+/* Four messages are announced. The first goes through the ring, behind the other three
+ * announcements, whose receives are posted only when it is there. */
+static void refuse_the_first(net_rank *me) {
+    cinch_link *link = me->net->link[1 - me->rank];
+    unsigned char *steady[CINCH_VERBS_DIRECT], *other = malloc(PART);
+    cinch_msg msg[CINCH_VERBS_DIRECT], *all[CINCH_VERBS_DIRECT];
+    NET_CHECK(me, other != NULL);
+    for (int i = 0; i < CINCH_VERBS_DIRECT; i++) {
+        all[i] = &msg[i];
+        NET_CHECK(me, (steady[i] = heap_bytes(PART)) != NULL);
+        unsigned char *data = me->rank == 1 && i == 0 ? other : steady[i];
+        msg[i] = (cinch_msg){.data = data, .bytes = PART, .tag = (uint64_t)i};
+        if (me->rank == 0) net_fill(data, PART, (uint64_t)i);
+        if (me->rank == 0) link->ops->send(link, &msg[i]);
+    }
+    if (me->rank == 0) NET_CHECK(me, net_wait(me, all, CINCH_VERBS_DIRECT));
+    for (int i = 0; i < CINCH_VERBS_DIRECT && me->rank == 1; i++) {
+        link->ops->recv(link, &msg[i]);
+        NET_CHECK(me, net_wait_one(me, &msg[i]), "message %d", i);
+        NET_CHECK(me, net_filled(msg[i].data, PART, (uint64_t)i), "message %d", i);
+    }
+    NET_CHECK(me, net_barrier(me));
+    for (int i = 0; i < CINCH_VERBS_DIRECT; i++) cinch_heap_release(steady[i]);
+    free(other);
+}
+
+START_TEST(announcements_hold_up_no_message) {
+    run(2, refuse_the_first, NULL, false);
+}
+END_TEST
+
+static void progress_for(cinch_link *link, uint64_t ns) {
+    for (uint64_t end = cinch_now_ns() + ns; cinch_now_ns() < end;)
+        if (link->ops->progress(link) != cinchSuccess) return;
+}
+
+/* Rank 1 has been told where its message goes when rank 0's call fails: it does not go there. */
+static void stop_the_granted(net_rank *me) {
+    cinch_link *link = me->net->link[1 - me->rank];
+    unsigned char *data = heap_bytes(PART);
+    cinch_msg msg = {.data = data, .bytes = PART};
+    NET_CHECK(me, data);
+    memset(data, me->rank ? 7 : 0x5a, PART);
+    if (me->rank == 1) link->ops->send(link, &msg); /* which announces it */
+    NET_CHECK(me, net_barrier(me));
+    if (me->rank == 0) {
+        link->ops->recv(link, &msg);
+        progress_for(link, 300000000);
+        link->ops->stop(link);
+        NET_CHECK(me, net_barrier(me));
+    } else {
+        NET_CHECK(me, net_barrier(me) && !net_wait_one(me, &msg));
+        NET_CHECK(me, strstr(cinch_last_error(), "ranks 1 and 0") ||
+                          strstr(cinch_last_error(), "rank 0"));
+    }
+    NET_CHECK(me, net_barrier(me));
+    for (size_t i = 0; i < PART && me->rank == 0; i++) NET_CHECK(me, data[i] == 0x5a, "at %zu", i);
+    NET_CHECK(me, me->rank || link->ops->progress(link) != cinchSuccess);
+    cinch_net_close(me->net);
+    me->net = NULL;
+    cinch_heap_release(data);
+}
+
+static void impatient(net_rank *me, cinch_net_options *options) {
+    (void)options;
+    me->settings.ib_timeout = 14;
+}
+
+START_TEST(a_stopped_link_takes_nothing) {
+    run(2, stop_the_granted, impatient, false);
 }
 END_TEST
 
@@ -344,6 +440,29 @@ END_TEST
 START_TEST(over_a_line_that_loses) {
     run(2, mix, at_the_ends, false);
     run_large(4 << 20, at_the_ends);
+}
+END_TEST
+
+/* One side closes in the middle of messages; the other is told that, also where the first word of
+ * it is lost. */
+static void leave_in_the_middle(net_rank *me) {
+    cinch_link *link = me->net->link[1 - me->rank];
+    unsigned char *data = heap_bytes(PART);
+    cinch_msg msg = {.data = data, .bytes = PART};
+    NET_CHECK(me, data && net_barrier(me));
+    link->ops->recv(link, &msg);
+    if (me->rank == 1) {
+        NET_CHECK(me, !net_wait_one(me, &msg));
+        NET_CHECK(me, strstr(cinch_last_error(), "rank 0 closed its connection to rank 1"));
+    }
+    cinch_net_close(me->net);
+    me->net = NULL;
+    NET_CHECK(me, net_barrier(me));
+    cinch_heap_release(data);
+}
+
+START_TEST(leaving_over_a_line_that_loses) {
+    for (int i = 0; i < 8; i++) run(2, leave_in_the_middle, at_the_ends, false);
 }
 END_TEST
 
@@ -439,12 +558,15 @@ int main(int argc, char **argv) {
         tcase_add_test(tests, sixteen_megabytes);
         tcase_add_test(tests, sleepers_are_woken);
         tcase_add_test(tests, children_take_nothing_along);
+        tcase_add_test(tests, announcements_hold_up_no_message);
+        tcase_add_test(tests, a_stopped_link_takes_nothing);
     } else if (strcmp(what, "pair") == 0) {
         tcase_add_test(tests, over_the_line);
     } else if (strcmp(what, "rails") == 0) {
         tcase_add_test(tests, over_two_rails);
     } else if (strcmp(what, "loss") == 0) {
         tcase_add_test(tests, over_a_line_that_loses);
+        tcase_add_test(tests, leaving_over_a_line_that_loses);
     } else if (strcmp(what, "cut") == 0) {
         tcase_add_loop_test(tests, a_line_that_is_cut, 0, 2);
     } else if (strcmp(what, "limit") == 0) {

@@ -91,8 +91,13 @@ START_TEST(every_algorithm_is_right) {
     int sizes[MOST], count = MOST - 1;
     if (!is_another(algo, k)) return;
     for (int i = 0; i < count; i++) sizes[i] = i + 2;
+#ifdef CINCH_SANITIZED
+    const char *some = "2 3 4 5 8 11";
+#else
+    const char *some = "2 3 4 5 6 7 8 9 11 16 23 32";
+#endif
     if (!full)
-        count = sizes_from("2 3 4 5 6 7 8 9 11 16 23 32", sizes);
+        count = sizes_from(some, sizes);
     else if (algo->collective != CINCH_ALLREDUCE)
         count = sizes_from("2 3 4 5 6 7 8 9 10 11 12 13 15 16 17 23 31 32 48 63 64", sizes);
     bool rooted = cinch_shape_rooted(cinch_shape_of(algo->collective));

@@ -273,7 +273,8 @@ static cinchResult_t put_system(writer *w) {
     }
     fputs("</system>\n", w->to);
     for (int i = 0; i < g->nodes; i++)
-        if (!w->reached[i] && g->node[i].part != CINCH_PART_NVSWITCH)
+        if (!w->reached[i] &&
+            (g->node[i].part != CINCH_PART_NVSWITCH || g->node[i].kind == CINCH_NODE_GPU))
             return fail_part(w, i, "no PCI links lead from a CPU to it");
     return cinchSuccess;
 }

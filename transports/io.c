@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -48,23 +50,29 @@ static void lock_owned(void) {
     pthread_mutex_lock(&owned_lock);
 }
 
+/* False: memory is short. Locked. */
+static bool note(int fd) {
+    size_t need = (size_t)fd / 64 + 1;
+    if (need > owned_words) {
+        uint64_t *grown = realloc(owned, need * 2 * sizeof *owned);
+        if (!grown) return false;
+        memset(grown + owned_words, 0, (need * 2 - owned_words) * sizeof *owned);
+        owned = grown;
+        owned_words = need * 2;
+    }
+    owned[(size_t)fd / 64] |= (uint64_t)1 << (fd % 64);
+    return true;
+}
+
 /* Notes a new descriptor, or closes it where memory is short; result is -1 where errno says why
  * there is none. Locked. */
 static int own(int result, int *fd) {
     *fd = -1;
     if (result < 0) return errno;
-    size_t need = (size_t)result / 64 + 1;
-    if (need > owned_words) {
-        uint64_t *grown = realloc(owned, need * 2 * sizeof *owned);
-        if (!grown) {
-            close(result);
-            return ENOMEM;
-        }
-        memset(grown + owned_words, 0, (need * 2 - owned_words) * sizeof *owned);
-        owned = grown;
-        owned_words = need * 2;
+    if (!note(result)) {
+        close(result);
+        return ENOMEM;
     }
-    owned[(size_t)result / 64] |= (uint64_t)1 << (result % 64);
     *fd = result;
     return 0;
 }
@@ -87,6 +95,16 @@ int cinch_accept(int listener, int *fd) {
 int cinch_eventfd(int *fd) {
     lock_owned();
     return unlock_owned(own(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), fd));
+}
+
+int cinch_epoll(int *fd) {
+    lock_owned();
+    return unlock_owned(own(epoll_create1(EPOLL_CLOEXEC), fd));
+}
+
+int cinch_pidfd(int pid, int *fd) {
+    lock_owned();
+    return unlock_owned(own((int)syscall(SYS_pidfd_open, pid, 0), fd));
 }
 
 int cinch_duplicate(int fd, int *copy) {
@@ -125,6 +143,19 @@ void cinch_close(int fd) {
         close(fd);
     }
     pthread_mutex_unlock(&owned_lock);
+}
+
+int cinch_adopt(int fd) {
+    if (fd < 0) return EBADF;
+    lock_owned();
+    return unlock_owned(note(fd) ? 0 : ENOMEM);
+}
+
+void cinch_disown(int fd) {
+    if (fd < 0) return;
+    lock_owned();
+    if (is_owned(fd)) owned[(size_t)fd / 64] &= ~((uint64_t)1 << (fd % 64));
+    unlock_owned(0);
 }
 
 int cinch_silence(int fd) {
@@ -248,4 +279,10 @@ int cinch_peer_is_us(int fd) {
     socklen_t length = sizeof peer;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length)) return errno;
     return peer.uid == geteuid() ? 0 : EPERM;
+}
+
+int cinch_peer_pid(int fd) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) ? 0 : (int)peer.pid;
 }

@@ -18,6 +18,13 @@ int cinch_accept(int listener, int *fd); /* EAGAIN: nobody waits */
 int cinch_socketpair(int fds[2]);
 int cinch_eventfd(int *fd);
 int cinch_duplicate(int fd, int *copy);
+int cinch_epoll(int *fd);
+int cinch_pidfd(int pid, int *fd); /* readable when the process has ended */
+
+/* A descriptor that somebody else has made, and will close: closed in forked children from here on,
+ * until it is disowned. 0 or ENOMEM, and then they keep it. */
+int cinch_adopt(int fd);
+void cinch_disown(int fd);
 
 /* Closes; -1 is nothing. */
 void cinch_close(int fd);
@@ -41,5 +48,8 @@ int cinch_recv_fd(int fd, void *bytes, size_t count, int *passed);
 
 /* 0 where the peer of a connected unix socket runs as this process's uid; else EPERM. */
 int cinch_peer_is_us(int fd);
+
+/* The process that connected such a socket; 0: it is not known. */
+int cinch_peer_pid(int fd);
 
 #endif

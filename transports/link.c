@@ -26,19 +26,33 @@ cinchResult_t cinch_link_failure(const cinch_link_core *core) {
     return cinch_fail_quiet(core->failed, "%s", core->why);
 }
 
+/* Said by those who know what the tags mean. */
+static cinchResult_t odd(cinch_link_core *core, const cinch_msg *msg, uint64_t tag,
+                         uint64_t bytes) {
+    int rank = core->rank, peer = core->link.peer;
+    core->link.odd.seen = true;
+    core->link.odd.expected = msg->tag;
+    core->link.odd.tag = tag;
+    core->link.odd.room = msg->bytes;
+    core->link.odd.bytes = bytes;
+    core->failed = cinchInvalidUsage;
+    if (tag != msg->tag)
+        snprintf(core->why, sizeof core->why,
+                 "rank %d expected message %#" PRIx64 ", rank %d sent %#" PRIx64
+                 ": the ranks called different collectives",
+                 rank, msg->tag, peer, tag);
+    else
+        snprintf(core->why, sizeof core->why,
+                 "rank %d sent %" PRIu64 " bytes as message %#" PRIx64
+                 ", rank %d has room for %zu: the ranks called with different sizes",
+                 peer, bytes, tag, rank, msg->bytes);
+    return cinch_link_failure(core);
+}
+
 cinchResult_t cinch_link_match(cinch_link_core *core, cinch_msg *msg, uint64_t tag,
                                uint64_t bytes) {
-    int rank = core->rank, peer = core->link.peer;
-    if (tag != msg->tag)
-        return cinch_link_fail(core, cinchInvalidUsage,
-                               "rank %d expected message %#" PRIx64 ", rank %d sent %#" PRIx64
-                               ": the ranks called different collectives",
-                               rank, msg->tag, peer, tag);
-    if (bytes > msg->bytes || (msg->exact && bytes < msg->bytes))
-        return cinch_link_fail(core, cinchInvalidUsage,
-                               "rank %d sent %" PRIu64 " bytes as message %#" PRIx64
-                               ", rank %d has room for %zu: the ranks called with different sizes",
-                               peer, bytes, tag, rank, msg->bytes);
+    if (tag != msg->tag || bytes > msg->bytes || (msg->exact && bytes < msg->bytes))
+        return odd(core, msg, tag, bytes);
     msg->bytes = (size_t)bytes;
     return cinchSuccess;
 }

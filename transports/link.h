@@ -15,6 +15,7 @@ typedef struct cinch_link_core {
     cinch_link link; /* first */
     int rank;        /* our own */
     bool checksum;
+    uint64_t alone;       /* messages that are done, where the link is in no net */
     cinchResult_t failed; /* for good, where not cinchSuccess */
     cinch_msg_queue sends, recvs;
     char why[CINCH_ERROR_TEXT];
@@ -35,7 +36,8 @@ static inline cinch_link_core *cinch_link_core_of(cinch_link *link) {
 
 static inline void cinch_link_init(cinch_link_core *core, const cinch_link_ops *ops, int rank,
                                    int peer, bool checksum) {
-    core->link = (cinch_link){.ops = ops, .peer = peer};
+    core->link = (cinch_link){.ops = ops, .peer = peer, .finished = &core->alone};
+    core->alone = 0;
     core->rank = rank;
     core->checksum = checksum;
     core->failed = cinchSuccess;
@@ -60,6 +62,7 @@ static inline void cinch_msg_finish(cinch_link_core *core, cinch_msg_queue *queu
     cinch_msg *msg = queue->first;
     queue->first = msg->next;
     core->link.pending--;
+    (*core->link.finished)++;
     msg->done = true;
 }
 

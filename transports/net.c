@@ -182,8 +182,9 @@ static cinchResult_t try_transport(netting *g, int transport) {
     if (memchr(all, LACKING, (size_t)net->nranks)) memset(all, NO, (size_t)net->nranks);
     if (!anybody(g, transport)) return cinchSuccess;
     for (int r = 0; r < net->nranks; r++) g->want[r] = eligible(g, transport, net->rank, r);
-    CINCH_TRY(cinch_transport_at(transport)->open(g->settings, g->rendezvous, net->rank,
-                                                  net->nranks, g->want, g->options, net));
+    const cinch_opening job = {g->settings, g->rendezvous, g->options, net,
+                               net->rank,   net->nranks,   g->want};
+    CINCH_TRY(cinch_transport_at(transport)->open(&job));
     for (int r = 0; r < net->nranks; r++) g->linked[r] = net->link[r] != NULL;
     return cinch_rendezvous_allgather(g->rendezvous, g->linked, (size_t)net->nranks, g->matrix);
 }
@@ -228,6 +229,8 @@ cinchResult_t cinch_net_open(const cinch_settings *settings, cinch_rendezvous *r
     free(g.matrix);
     free(g.usable);
     if (result == cinchSuccess) {
+        for (int r = 0; r < nranks; r++)
+            if (g.net->link[r]) g.net->link[r]->finished = &g.net->finished;
         *out = g.net;
     } else {
         if (!g.common) cinch_rendezvous_abort(rendezvous, cinch_last_error());

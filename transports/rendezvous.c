@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A rank's seat: joining, all-gathers, and hearing of failures. */
-#include "transports/rendezvous.h"
+#include "transports/rendezvous_seat.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -15,55 +15,48 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "transports/io.h"
-#include "transports/rendezvous_wire.h"
 
 #define MS ((uint64_t)1000000)
 /* How much longer than its own time a rank waits for the server, which names who is missing. */
 enum { GRACE_MS = 3000, ABORT_MS = 1000, LEAVE_MS = 500, SMALL_BYTES = 4096 };
 enum { CANCEL_MS = 20, AGAIN_MS = 10 };
 
-struct cinch_rendezvous {
-    int fd, rank, nranks, pid;
-    uint64_t timeout_ms;
-    uint8_t secret[CINCH_SECRET_BYTES];
-    bool may_listen;
-    cinch_server *server; /* in this process, else NULL */
-    int host_rank;        /* in the server's process; -1: none, or not known yet */
-    bool spoken;          /* it has said hello */
-    bool joined;
-    bool parted; /* the server's process may end */
-    bool deaf;   /* it has */
-    bool failed;
-    char why[CINCH_ERROR_TEXT];
-    cinch_frame head; /* of the frame that is coming in */
-    size_t head_got, body_got;
-    char text[sizeof(uint32_t) + CINCH_ERROR_TEXT]; /* its body, where that is a small one */
-    pthread_mutex_t send_lock; /* frames go whole, from any thread; and for deaf */
-    pthread_mutex_t hear_lock; /* and are read by one thread at a time */
-    const _Atomic bool *cancel, *also;
-    cinch_standby standby;
-};
-
 cinchResult_t cinch_rendezvous_cancelled(const cinch_rendezvous *seat) {
     bool cancelled =
         (seat->cancel && atomic_load(seat->cancel)) || (seat->also && atomic_load(seat->also));
-    return cancelled ? cinch_meeting_cancelled() : cinchSuccess;
+    if (cancelled) return cinch_meeting_cancelled();
+    return seat->parent ? cinch_rendezvous_check(seat->parent) : cinchSuccess;
+}
+
+/* Under the lock, as the monitor looks there too, and the parent may be freed afterwards. */
+void cinch_rendezvous_weaned(cinch_rendezvous *seat) {
+    pthread_mutex_lock(&seat->hear_lock);
+    seat->parent = NULL;
+    pthread_mutex_unlock(&seat->hear_lock);
 }
 
 void cinch_rendezvous_also(cinch_rendezvous *seat, const _Atomic bool *cancel) {
+    pthread_mutex_lock(&seat->hear_lock);
     seat->also = cancel;
-}
-
-/* The first failure stays; it is logged once. */
-static cinchResult_t fail_seat(cinch_rendezvous *seat, cinchResult_t code, const char *why) {
-    if (seat->failed) return cinch_fail_quiet(code, "%s", seat->why);
-    seat->failed = true;
-    snprintf(seat->why, sizeof seat->why, "%s", why);
-    return cinch_fail(code, "%s", seat->why);
+    pthread_mutex_unlock(&seat->hear_lock);
 }
 
 static cinchResult_t failed_before(const cinch_rendezvous *seat) {
-    return cinch_fail_quiet(cinchRemoteError, "%s", seat->why);
+    return cinch_fail_quiet(seat->code, "%s", seat->why);
+}
+
+/* The first failure stays; it is logged once, and not by who has caused it. */
+cinchResult_t cinch_seat_fail(cinch_rendezvous *seat, cinchResult_t code, const char *why) {
+    if (seat->failed) return failed_before(seat);
+    snprintf(seat->why, sizeof seat->why, "%s", why);
+    seat->code = code;
+    atomic_store(&seat->failed, true);
+    if (atomic_load(&seat->said) || cinch_rendezvous_cancelled(seat) != cinchSuccess)
+        cinch_fail_quiet(code, "%s", seat->why);
+    else
+        cinch_fail(code, "%s", seat->why);
+    if (seat->watcher.failed) seat->watcher.failed(seat->watcher.of, code, seat->why);
+    return failed_before(seat);
 }
 
 /* The connection has ended. Waiting for something: that fails; else only where it is a surprise. */
@@ -74,22 +67,27 @@ static cinchResult_t at_end(cinch_rendezvous *seat, bool waiting) {
         if (!seat->deaf) seat->deaf = cinch_silence(seat->fd) == 0;
         pthread_mutex_unlock(&seat->send_lock);
         if (!waiting) return cinchSuccess;
-        return fail_seat(seat, cinchRemoteError,
-                         "the meeting point's process has ended: the ranks cannot agree any more");
+        return cinch_seat_fail(
+            seat, cinchRemoteError,
+            "the meeting point's process has ended: the ranks cannot agree any more");
     }
     if (!seat->joined)
-        snprintf(why, sizeof why,
-                 "the meeting point hung up before all ranks had joined: its process ended or the "
-                 "connection broke");
+        snprintf(
+            why, sizeof why,
+            "%s hung up before all ranks had joined: its process ended or the connection broke",
+            seat->kind == CINCH_MEET_OWN
+                ? "the process that made the unique id (rank 0's, as a rule)"
+                : "rank 0's process (the meeting point)");
     else
         snprintf(why, sizeof why,
                  "rank %d's process (the meeting point) is gone: it ended or the connection broke",
                  seat->host_rank);
-    return fail_seat(seat, cinchRemoteError, why);
+    return cinch_seat_fail(seat, cinchRemoteError, why);
 }
 
 static cinchResult_t makes_no_sense(cinch_rendezvous *seat) {
-    return fail_seat(seat, cinchInternalError, "the meeting point sent what makes no sense here");
+    return cinch_seat_fail(seat, cinchInternalError,
+                           "the meeting point sent what makes no sense here");
 }
 
 /* One read towards count bytes: *got grows. True with success: something came. */
@@ -119,6 +117,10 @@ static bool place_body(cinch_rendezvous *seat, cinch_frame_type wanted, void *in
         return le64toh(head->bytes) >= sizeof(uint32_t) && le64toh(head->bytes) < sizeof seat->text;
     case CINCH_FRAME_PARTING:
         return le64toh(head->bytes) == 0;
+    case CINCH_FRAME_QUERY:
+        return le64toh(head->bytes) == sizeof(uint64_t);
+    case CINCH_FRAME_ANSWER:
+        return le64toh(head->bytes) < CINCH_ERROR_TEXT;
     case CINCH_FRAME_GO:
     case CINCH_FRAME_GATHERED:
         *to = into;
@@ -132,6 +134,7 @@ static bool place_body(cinch_rendezvous *seat, cinch_frame_type wanted, void *in
 static bool act(cinch_rendezvous *seat, cinch_frame_type wanted, cinchResult_t *result) {
     cinch_frame_type type = (cinch_frame_type)le32toh(seat->head.type);
     if (type == CINCH_FRAME_PARTING) seat->parted = true;
+    if (type == CINCH_FRAME_QUERY || type == CINCH_FRAME_ANSWER) cinch_seat_act(seat, type);
     if (type == CINCH_FRAME_FAILED) {
         uint32_t code;
         memcpy(&code, seat->text, sizeof code);
@@ -141,8 +144,10 @@ static bool act(cinch_rendezvous *seat, cinch_frame_type wanted, cinchResult_t *
             *result = cinchInProgress;
             return false;
         }
-        *result = fail_seat(seat, (cinchResult_t)le32toh(code), seat->text + sizeof code);
-        if (*result == cinchSuccess) *result = cinchRemoteError; /* no code of ours */
+        const char *why = seat->text + sizeof code;
+        bool known = code && le32toh(code) < cinchNumResults;
+        *result = cinch_seat_fail(seat, known ? (cinchResult_t)le32toh(code) : cinchRemoteError,
+                                  why[0] ? why : "the meeting point failed and gave no reason");
     }
     seat->head_got = seat->body_got = 0;
     return type == wanted;
@@ -155,6 +160,7 @@ static int wait_for_bytes(const cinch_rendezvous *seat, uint64_t deadline_ns) {
         bool last = !seat->cancel || until >= deadline_ns;
         int err = cinch_wait(seat->fd, POLLIN, last ? deadline_ns : until);
         if (err && cinch_rendezvous_cancelled(seat) != cinchSuccess) return ECANCELED;
+        if (err && atomic_load(&seat->orphaned)) return ECONNRESET;
         if (!err || last) return err;
     }
 }
@@ -185,11 +191,13 @@ static cinchResult_t hear(cinch_rendezvous *seat, cinch_frame_type wanted, void 
         }
         if (result != cinchSuccess || !wanted) return result;
         int err = wait_for_bytes(seat, deadline_ns);
-        if (err == ECANCELED) return cinchInvalidUsage;
+        if (err == ECANCELED) return cinch_rendezvous_cancelled(seat);
+        if (err == ECONNRESET) return at_end(seat, true);
         if (err)
-            return fail_seat(seat, cinchRemoteError,
-                             "the meeting point does not answer: its host or process is stuck, or "
-                             "the connection broke");
+            return cinch_seat_fail(
+                seat, cinchRemoteError,
+                "the meeting point does not answer: its host or process is stuck, or "
+                "the connection broke");
     }
 }
 
@@ -207,13 +215,16 @@ static int send_parts(const cinch_rendezvous *seat, cinch_frame_type type, const
     return cinch_send_all(seat->fd, small, sizeof head + bytes, deadline_ns);
 }
 
-/* The frame goes whole, or both ends see that the connection is of no use any more; what was sent
- * to us can still be read, and the reason may stand in it. Locked. False: it did not go. */
-static bool send_frame(const cinch_rendezvous *seat, cinch_frame_type type, const void *body,
-                       size_t bytes, uint64_t deadline_ns) {
+/* What was sent to us can still be read, and the reason may stand in it. False: it did not go. */
+bool cinch_seat_send(const cinch_rendezvous *seat, cinch_frame_type type, const void *body,
+                     size_t bytes, uint64_t deadline_ns) {
     if (!send_parts(seat, type, body, bytes, deadline_ns)) return true;
     shutdown(seat->fd, SHUT_WR);
     return false;
+}
+
+cinchResult_t cinch_seat_hear(cinch_rendezvous *seat) {
+    return hear(seat, 0, NULL, 0, 0);
 }
 
 /* The hello, with what all ranks must agree on. */
@@ -251,7 +262,7 @@ static cinchResult_t say_hello(cinch_rendezvous *seat, const cinch_joining *join
     memcpy(end + refusal_bytes + 1, left_out, strlen(left_out) + 1);
     size_t bytes = sizeof hello + length + tail;
     if (bytes <= CINCH_HELLO_MAX_BYTES) /* an error shows up in the answer */
-        send_frame(seat, CINCH_FRAME_HELLO, body, bytes, deadline_ns);
+        cinch_seat_send(seat, CINCH_FRAME_HELLO, body, bytes, deadline_ns);
     free(body);
     if (bytes > CINCH_HELLO_MAX_BYTES)
         return cinch_fail(cinchInvalidUsage, "the settings%s are longer than %u bytes in all",
@@ -288,6 +299,7 @@ static void free_seat(cinch_rendezvous *seat) {
     free(seat->standby.address);
     pthread_mutex_destroy(&seat->send_lock);
     pthread_mutex_destroy(&seat->hear_lock);
+    pthread_mutex_destroy(&seat->answer_lock);
     explicit_bzero(seat->secret, sizeof seat->secret);
     free(seat);
 }
@@ -296,7 +308,7 @@ static void free_seat(cinch_rendezvous *seat) {
 static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_joining *joining,
                                cinch_meeting *meeting, uint64_t deadline_ns) {
     cinch_go go;
-    CINCH_TRY(cinch_meeting_reach(joining->settings, meeting, seat->rank, deadline_ns, seat->cancel,
+    CINCH_TRY(cinch_meeting_reach(joining->settings, meeting, seat->rank, deadline_ns, seat,
                                   &seat->fd, &seat->server));
     memcpy(seat->secret, meeting->secret, sizeof seat->secret);
     CINCH_TRY(say_hello(seat, joining, deadline_ns));
@@ -314,8 +326,10 @@ static cinchResult_t take_seat(cinch_rendezvous *seat, const cinch_joining *join
 }
 
 static void leave_seat(cinch_rendezvous *seat) {
-    if (seat->fd >= 0 && cinch_rendezvous_cancelled(seat) != cinchSuccess)
-        cinch_rendezvous_abort(seat, "it called cinchCommAbort");
+    cinchResult_t cancelled = cinch_rendezvous_cancelled(seat);
+    if (seat->fd >= 0 && cancelled != cinchSuccess)
+        cinch_rendezvous_abort(seat, cancelled == cinchInvalidUsage ? "it called cinchCommAbort"
+                                                                    : cinch_last_error());
     cinch_close(seat->fd);
     if (seat->server) cinch_server_exit(seat->server);
     seat->fd = -1;
@@ -372,10 +386,13 @@ cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rende
     }
     pthread_mutex_init(&seat->send_lock, NULL);
     pthread_mutex_init(&seat->hear_lock, NULL);
-    seat->fd = seat->host_rank = seat->standby.listener = -1;
+    pthread_mutex_init(&seat->answer_lock, NULL);
+    seat->fd = seat->host_rank = seat->standby.listener = seat->epoll_fd = -1;
     seat->cancel = joining->cancel;
+    seat->parent = joining->parent;
     seat->rank = rank;
     seat->nranks = nranks;
+    seat->kind = meeting.kind;
     seat->pid = (int)getpid();
     seat->timeout_ms = cinch_meeting_timeout_ms(settings);
     seat->may_listen = cinch_meeting_may_listen(settings, &meeting);
@@ -410,15 +427,18 @@ cinchResult_t cinch_rendezvous_allgather(cinch_rendezvous *seat, const void *min
         if (bytes) memmove(all, mine, bytes);
         return cinchSuccess;
     }
-    if (seat->deaf) return at_end(seat, true);
     uint64_t deadline_ns = cinch_now_ns() + (seat->timeout_ms + GRACE_MS) * MS;
-    pthread_mutex_lock(&seat->send_lock);
-    send_frame(seat, CINCH_FRAME_GATHER, mine, bytes, deadline_ns);
-    pthread_mutex_unlock(&seat->send_lock);
-    pthread_mutex_lock(&seat->hear_lock);
-    cinchResult_t result =
-        hear(seat, CINCH_FRAME_GATHERED, all, bytes * (size_t)seat->nranks, deadline_ns);
-    pthread_mutex_unlock(&seat->hear_lock);
+    pthread_mutex_lock(&seat->hear_lock); /* before the monitor hears the answer */
+    cinchResult_t result = seat->failed ? failed_before(seat)
+                           : seat->deaf ? at_end(seat, true)
+                                        : cinchSuccess;
+    if (result == cinchSuccess) {
+        pthread_mutex_lock(&seat->send_lock);
+        cinch_seat_send(seat, CINCH_FRAME_GATHER, mine, bytes, deadline_ns);
+        pthread_mutex_unlock(&seat->send_lock);
+        result = hear(seat, CINCH_FRAME_GATHERED, all, bytes * (size_t)seat->nranks, deadline_ns);
+    }
+    cinch_seat_release(seat);
     return result;
 }
 
@@ -427,8 +447,8 @@ cinchResult_t cinch_rendezvous_check(cinch_rendezvous *seat) {
     cinchResult_t result = seat->failed ? failed_before(seat)
                            : seat->deaf ? cinchSuccess
                                         : hear(seat, 0, NULL, 0, 0);
-    pthread_mutex_unlock(&seat->hear_lock);
-    return result == cinchSuccess ? result : cinchRemoteError;
+    cinch_seat_release(seat);
+    return result;
 }
 
 int cinch_rendezvous_fd(const cinch_rendezvous *seat) {
@@ -437,6 +457,7 @@ int cinch_rendezvous_fd(const cinch_rendezvous *seat) {
 
 void cinch_rendezvous_abort(cinch_rendezvous *seat, const char *why) {
     if (seat->pid != (int)getpid()) return;
+    atomic_store(&seat->said, true);
     uint64_t until = cinch_now_ns() + ABORT_MS * MS;
     while (pthread_mutex_trylock(&seat->send_lock)) {
         if (cinch_now_ns() >= until) return; /* a send is stuck: nothing would get through */
@@ -444,7 +465,7 @@ void cinch_rendezvous_abort(cinch_rendezvous *seat, const char *why) {
         nanosleep(&rest, NULL);
     }
     if (!seat->deaf)
-        send_frame(seat, CINCH_FRAME_ABORT, why, strnlen(why, CINCH_ERROR_TEXT - 32), until);
+        cinch_seat_send(seat, CINCH_FRAME_ABORT, why, strnlen(why, CINCH_ERROR_TEXT - 32), until);
     pthread_mutex_unlock(&seat->send_lock);
 }
 
@@ -462,9 +483,12 @@ void cinch_rendezvous_leave(cinch_rendezvous *seat) {
     if (!seat) return;
     if (seat->pid == (int)getpid()) { /* in a forked child the descriptor is closed already */
         uint64_t until = cinch_now_ns() + LEAVE_MS * MS;
+        char *standing = seat->watcher.describe ? seat->watcher.describe(seat->watcher.of) : NULL;
         pthread_mutex_lock(&seat->send_lock);
-        bool told = !seat->deaf && send_frame(seat, CINCH_FRAME_LEAVE, NULL, 0, until);
+        bool told = !seat->deaf && cinch_seat_send(seat, CINCH_FRAME_LEAVE, standing,
+                                                   standing ? strcspn(standing, " ") : 0, until);
         pthread_mutex_unlock(&seat->send_lock);
+        free(standing);
         /* In the server's process its thread shall be gone when the last rank is; elsewhere nothing
          * unread may be left, which would turn the goodbye into a reset. */
         if (told && seat->server)

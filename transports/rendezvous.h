@@ -39,6 +39,8 @@ typedef struct cinch_joining {
     const _Atomic bool *cancel; /* NULL, or looked at in all waits of the seat: once it is true they
                                    fail with InvalidUsage. It lives as long as the seat */
     const cinch_reunion *reunion; /* NULL, or where the id came from */
+    cinch_rendezvous *parent; /* NULL, or the seat of a communicator that all ranks are in: until
+                                 cinch_rendezvous_weaned its failure ends all waits, too */
 } cinch_joining;
 cinchResult_t cinch_rendezvous_join_as(const cinch_joining *joining, cinch_rendezvous **out);
 
@@ -53,7 +55,10 @@ void cinch_rendezvous_excuse(const cinchUniqueId *id, int rank, int nranks);
  * the seat. */
 void cinch_rendezvous_also(cinch_rendezvous *rendezvous, const _Atomic bool *cancel);
 
-/* Success, or InvalidUsage where the seat's waits are cancelled. */
+/* The parent is not looked at any more. */
+void cinch_rendezvous_weaned(cinch_rendezvous *rendezvous);
+
+/* Success, or InvalidUsage where the seat's waits are cancelled, or why the parent has failed. */
 cinchResult_t cinch_rendezvous_cancelled(const cinch_rendezvous *rendezvous);
 
 /* ---- ranks that meet again without the others ----
@@ -98,8 +103,65 @@ cinchResult_t cinch_rendezvous_share_fd(cinch_rendezvous *rendezvous, const uint
                                         int *fds);
 
 /* Looks, without blocking and at the cost of one system call, whether a rank has failed: success,
- * or RemoteError with the cause. Any thread; success too where another listens just now. */
+ * or the cause: RemoteError, or InvalidUsage where the ranks called different things. Any thread;
+ * success too where another listens just now. */
 cinchResult_t cinch_rendezvous_check(cinch_rendezvous *rendezvous);
+
+/* ---- what ranks do ----
+ *
+ * Who waits for long asks the server, which asks every rank how it stands, and gets the answers of
+ * whoever reads their seats: a waiting thread, or the monitor (transports/monitor.h). */
+
+typedef enum {
+    CINCH_ASK_WAITS = 1, /* who has not come? */
+    CINCH_ASK_TIMEOUT,   /* the same, and all ranks fail with the sentence and that */
+    CINCH_ASK_DIFFERS    /* `peer` has called something else, as was seen in what it sent */
+} cinch_question;
+
+/* How a rank stands. */
+typedef struct cinch_standing {
+    uint64_t calls; /* collective ones begun so far, which number them from 0 on */
+    enum { CINCH_STANDS_OUTSIDE, CINCH_STANDS_INSIDE, CINCH_STANDS_IN_PAIRS } inside;
+    int waits;      /* for this rank, -1: for none, or not known */
+    bool receives;  /* in pairs: it waits for its message number `index` from that rank, else for */
+    uint32_t index; /* one to it to be taken; counted from 0 over the communicator's life */
+} cinch_standing;
+
+/* Whose business it is. Called by any thread that reads the seat. */
+typedef struct cinch_watcher {
+    void *of;
+    /* The text of the standing (rendezvous_wire.h), on the heap, or NULL. */
+    char *(*describe)(void *of);
+    /* The ranks have failed; once. */
+    void (*failed)(void *of, cinchResult_t code, const char *why);
+} cinch_watcher;
+
+/* Before the monitor is told of the seat. */
+void cinch_rendezvous_watch(cinch_rendezvous *rendezvous, const cinch_watcher *watcher);
+
+/* Asks. Of a timeout and a difference every rank hears by failing, if the server lives; for the
+ * rest there is an answer. Any thread. */
+void cinch_rendezvous_ask(cinch_rendezvous *rendezvous, cinch_question question, int peer,
+                          const char *sentence);
+
+/* Whether the last question was answered, with the answer. */
+bool cinch_rendezvous_answer(cinch_rendezvous *rendezvous, char text[CINCH_ERROR_TEXT]);
+
+int cinch_rendezvous_rank(const cinch_rendezvous *rendezvous);
+
+/* Whether there is a server that could answer: it ends with its process. */
+bool cinch_rendezvous_lives(const cinch_rendezvous *rendezvous);
+
+/* A rank in the server's process, -1: there is none. */
+int cinch_rendezvous_host(const cinch_rendezvous *rendezvous);
+
+/* For the monitor: reads what is there, where nobody else does. False: who does gives `events` of
+ * the epoll descriptor back that was told, or nothing comes any more. */
+bool cinch_rendezvous_tend(cinch_rendezvous *rendezvous);
+void cinch_rendezvous_tended_by(cinch_rendezvous *rendezvous, int epoll_fd, uint32_t events);
+
+/* For the monitor: the rank's process has ended, some time ago; with_server: the server's too. */
+void cinch_rendezvous_gone(cinch_rendezvous *rendezvous, int rank, bool with_server);
 
 /* The descriptor that becomes readable when check has something to say. */
 int cinch_rendezvous_fd(const cinch_rendezvous *rendezvous);

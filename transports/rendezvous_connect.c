@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "transports/io.h"
+#include "transports/rendezvous.h"
 #include "transports/rendezvous_wire.h"
 
 cinch_rendezvous_tuning cinch_rendezvous_tune = {
@@ -144,9 +145,9 @@ static cinchResult_t not_reached(const attempt *a) {
     char name[600];
     bool own = a->meeting->kind == CINCH_MEET_OWN;
     return cinch_fail(
-        cinchRemoteError, "%s%.300s was not reached within %lld ms (%s)",
+        cinchRemoteError, "%s%.300s%s was not reached within %lld ms (%s)",
         own ? "" : "rank 0 is missing: ", cinch_meeting_name(a->meeting, name, sizeof name),
-        (long long)a->settings->init_timeout_ms,
+        own ? " (rank 0's, as a rule)" : "", (long long)a->settings->init_timeout_ms,
         a->setup[0]  ? a->setup
         : a->note[0] ? a->note
                      : "nothing answers");
@@ -157,7 +158,7 @@ cinchResult_t cinch_meeting_cancelled(void) {
 }
 
 cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting *meeting, int rank,
-                                  uint64_t deadline_ns, const _Atomic bool *cancel, int *fd,
+                                  uint64_t deadline_ns, const cinch_rendezvous *seat, int *fd,
                                   cinch_server **server) {
     attempt a = {.settings = settings,
                  .meeting = meeting,
@@ -166,7 +167,7 @@ cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting 
                  .patience_ms = PATIENCE_FIRST_MS};
     uint64_t resolve_ns = 0, backoff_ms = 1;
     for (;;) {
-        if (cancel && atomic_load(cancel)) return cinch_meeting_cancelled();
+        if (seat) CINCH_TRY(cinch_rendezvous_cancelled(seat));
         if (prepare(&a, &resolve_ns) && try_all(&a, fd, server)) return cinchSuccess;
         if (a.fatal) return cinchInvalidUsage;
         uint64_t now = cinch_now_ns();

@@ -28,7 +28,14 @@ bool cinch_frame_allowed(const cinch_conn *conn) {
     case CINCH_FRAME_ABORT:
         return head->bytes < CINCH_ERROR_TEXT;
     case CINCH_FRAME_LEAVE:
-        return head->bytes == 0;
+        return head->bytes <= 32;
+    case CINCH_FRAME_ASK:
+        return head->bytes >= sizeof(cinch_ask) &&
+               head->bytes < sizeof(cinch_ask) + CINCH_ERROR_TEXT;
+    case CINCH_FRAME_STANDING:
+        return head->bytes >= sizeof(uint64_t) && head->bytes <= CINCH_STANDING_MAX_BYTES;
+    case CINCH_FRAME_GONE:
+        return head->bytes == sizeof(uint32_t);
     default:
         return false;
     }
@@ -118,6 +125,10 @@ static void fail_all(cinch_server *server, cinchResult_t code, const char *sente
                 if (server->left_out) note_heard(server, conn);
                 send_verdict(conn, server->verdict);
             }
+}
+
+void cinch_rules_fail(cinch_server *server, cinchResult_t code, const char *sentence) {
+    fail_all(server, code, sentence);
 }
 
 static void __attribute__((format(printf, 3, 4)))
@@ -309,6 +320,7 @@ void cinch_rules_time(cinch_server *server, uint64_t now) {
         cinch_server_close_listeners(server);
         server->awaited = 0;
     }
+    cinch_judge_time(server, now);
     if (server->state != CINCH_FORMING) return;
     if (server->hellos && (uint32_t)server->hellos >= server->fewest && !server->settled_ns)
         server->settled_ns = (uint32_t)server->hellos >= server->most
@@ -321,7 +333,11 @@ void cinch_rules_time(cinch_server *server, uint64_t now) {
 
 uint64_t cinch_rules_next(const cinch_server *server) {
     if (server->state == CINCH_FAILED) return server->linger_ns;
-    if (server->state == CINCH_FORMED) return server->gathered ? server->gather_ns : 0;
+    if (server->state == CINCH_FORMED) {
+        uint64_t gather = server->gathered ? server->gather_ns : 0,
+                 judge = cinch_judge_next(server);
+        return gather && (!judge || gather < judge) ? gather : judge;
+    }
     return server->settled_ns && server->settled_ns < server->deadline_ns ? server->settled_ns
                                                                           : server->deadline_ns;
 }
@@ -446,6 +462,15 @@ static void finish_gather(cinch_server *server, uint64_t bytes) {
     cinch_packet_drop(packet);
 }
 
+/* They have called different things, and can say what. */
+static void part_differs(cinch_server *server, const cinch_conn *one, const cinch_conn *two) {
+    char why[CINCH_ERROR_TEXT];
+    snprintf(why, sizeof why, "rank %u gives %llu bytes to an all-gather, rank %u gives %llu",
+             one->hello.rank, (unsigned long long)one->part_bytes, two->hello.rank,
+             (unsigned long long)two->part_bytes);
+    cinch_judge_differs(server, why);
+}
+
 static void on_part(cinch_server *server, cinch_conn *conn) {
     const cinch_conn *other = NULL;
     for (const cinch_conn *at = server->conns; at; at = at->next)
@@ -459,11 +484,8 @@ static void on_part(cinch_server *server, cinch_conn *conn) {
                   "rank %d has left the communicator, but rank %u still exchanges data with it",
                   server->last_gone, conn->hello.rank);
     else if (other && other->part_bytes != conn->part_bytes)
-        fail_with(server, cinchInvalidUsage,
-                  "rank %u gives %llu bytes to an all-gather, rank %u gives %llu", conn->hello.rank,
-                  (unsigned long long)conn->part_bytes, other->hello.rank,
-                  (unsigned long long)other->part_bytes);
-    else if (server->gathered == server->nranks)
+        part_differs(server, conn, other);
+    else if (server->gathered == server->nranks && !server->quarrel)
         finish_gather(server, conn->part_bytes);
 }
 
@@ -480,6 +502,7 @@ static void part(cinch_server *server) {
 
 static void on_leave(cinch_server *server, cinch_conn *conn) {
     conn->state = CINCH_CONN_DEAD;
+    cinch_judge_left(server, conn);
     server->gone++;
     server->last_gone = (int)conn->hello.rank;
     if (server->gathered > 0)
@@ -494,10 +517,36 @@ void cinch_rules_lost(cinch_server *server, cinch_conn *conn) {
               "rank %u is gone: its process ended or its connection broke", conn->hello.rank);
 }
 
+/* A neighbour has seen the process end; a child of it may still hold its connection. */
+static void on_gone(cinch_server *server, const cinch_conn *conn) {
+    uint32_t rank;
+    memcpy(&rank, conn->body, sizeof rank);
+    for (cinch_conn *at = server->conns; at; at = at->next)
+        if (at->state == CINCH_CONN_SEAT && at != conn && at->hello.rank == le32toh(rank)) {
+            at->state = CINCH_CONN_DEAD;
+            cinch_rules_lost(server, at);
+            return;
+        }
+}
+
+/* What a rank fails of may be another one's end, which it has seen earlier than this thread: that
+ * is the first cause then. */
+static void look_for_ends(cinch_server *server, const cinch_conn *from) {
+    char byte;
+    for (cinch_conn *conn = server->conns; conn; conn = conn->next)
+        if (conn != from && conn->state == CINCH_CONN_SEAT &&
+            recv(conn->fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) == 0) {
+            conn->state = CINCH_CONN_DEAD;
+            cinch_rules_lost(server, conn);
+            return;
+        }
+}
+
 void cinch_rules_frame(cinch_server *server, cinch_conn *conn) {
     if (conn->state == CINCH_CONN_HELLO) {
         on_hello(server, conn);
     } else if (conn->head.type == CINCH_FRAME_ABORT) {
+        look_for_ends(server, conn);
         fail_with(server, cinchRemoteError, "rank %u failed: %s", conn->hello.rank,
                   (const char *)conn->body);
     } else if (server->state != CINCH_FORMED) {
@@ -505,6 +554,12 @@ void cinch_rules_frame(cinch_server *server, cinch_conn *conn) {
         cinch_rules_lost(server, conn);
     } else if (conn->head.type == CINCH_FRAME_GATHER) {
         on_part(server, conn);
+    } else if (conn->head.type == CINCH_FRAME_ASK) {
+        cinch_judge_ask(server, conn);
+    } else if (conn->head.type == CINCH_FRAME_STANDING) {
+        cinch_judge_standing(server, conn);
+    } else if (conn->head.type == CINCH_FRAME_GONE) {
+        on_gone(server, conn);
     } else {
         on_leave(server, conn);
     }

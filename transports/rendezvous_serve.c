@@ -39,6 +39,7 @@ void cinch_packet_drop(cinch_packet *packet) {
 
 void cinch_conn_free(cinch_conn *conn) {
     cinch_close(conn->fd);
+    if (conn->end_fd >= 0) cinch_close(conn->end_fd);
     while (conn->out) {
         cinch_queued *one = conn->out;
         conn->out = one->next;
@@ -49,6 +50,8 @@ void cinch_conn_free(cinch_conn *conn) {
     free(conn->body);
     free(conn->hello_body);
     free(conn->part);
+    free(conn->sentence);
+    free(conn->standing);
     free(conn);
 }
 
@@ -270,6 +273,8 @@ static void accept_from(cinch_server *server, int listener, bool tcp) {
             continue;
         }
         conn->fd = fd;
+        conn->pid = tcp ? 0 : cinch_peer_pid(fd);
+        conn->end_fd = -1;
         conn->out_end = &conn->out;
         strcpy(conn->from, "this host");
         if (tcp) {
@@ -357,6 +362,17 @@ static size_t watch_one(watch *w, int fd, short events) {
     return w->count++;
 }
 
+/* Ranks watch one another's processes, but those that have left watch no more, and a child of one
+ * that has died may hold its connection. From the first goodbye on this thread looks, too. Where
+ * there are no pidfds all stays as it is. */
+static void watch_process(const cinch_server *server, cinch_conn *conn) {
+    if (!server->gone || conn->state != CINCH_CONN_SEAT || !conn->pid || conn->end_fd >= 0) return;
+    int err = cinch_pidfd(conn->pid, &conn->end_fd);
+    if (err) conn->end_fd = -1;
+    if (err == ESRCH) shutdown(conn->fd, SHUT_RDWR); /* over: what it said is read, then the end */
+    conn->pid = 0;
+}
+
 static void watch_all(watch *w, cinch_server *server, uint64_t now) {
     w->count = 0;
     watch_one(w, server->wake_fd, POLLIN);
@@ -369,6 +385,8 @@ static void watch_all(watch *w, cinch_server *server, uint64_t now) {
         short events = conn->want_write ? POLLOUT : POLLIN;
         if (conn->out) events |= POLLOUT;
         conn->slot = watch_one(w, conn->fd, events);
+        watch_process(server, conn);
+        conn->end_slot = watch_one(w, conn->end_fd, POLLIN);
     }
 }
 
@@ -387,6 +405,13 @@ static void take_handed(cinch_server *server) {
     }
 }
 
+/* Its process is over: a last goodbye is read, and then the end. */
+static void end_seat(cinch_conn *conn) {
+    shutdown(conn->fd, SHUT_RDWR);
+    cinch_close(conn->end_fd);
+    conn->end_fd = -1;
+}
+
 /* Everything that is ready, once. */
 static void serve_all(cinch_server *server, const watch *w) {
     /* What is accepted in this round is at the list's head and has not been polled. */
@@ -398,6 +423,7 @@ static void serve_all(cinch_server *server, const watch *w) {
     for (cinch_conn *conn = polled; conn; conn = conn->next) {
         short events = came(w, conn->slot);
         if (events && conn->state != CINCH_CONN_DEAD) serve(server, conn, events);
+        if (came(w, conn->end_slot)) end_seat(conn);
     }
 }
 

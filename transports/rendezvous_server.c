@@ -76,6 +76,7 @@ static cinch_conn *conn_for_thread(int fd) {
     cinch_conn *conn = calloc(1, sizeof *conn);
     if (!conn) return NULL;
     conn->fd = fd;
+    conn->end_fd = -1;
     conn->memory = true;
     conn->state = CINCH_CONN_HELLO;
     conn->out_end = &conn->out;
@@ -148,6 +149,8 @@ void cinch_server_shut(cinch_server *server) {
 static void free_server(cinch_server *server) {
     free(server->left_out);
     free(server->heard);
+    free(server->quarrel);
+    free(server->left_at);
     explicit_bzero(server->secret, sizeof server->secret);
     free(server);
 }

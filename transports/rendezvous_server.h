@@ -42,7 +42,9 @@ typedef enum {
 typedef struct cinch_conn {
     struct cinch_conn *next;
     int fd;
-    size_t slot; /* in the table of poll(2) */
+    size_t slot;     /* in the table of poll(2) */
+    int pid, end_fd; /* of a process of this host: 0 where it is not known, and its pidfd or -1 */
+    size_t end_slot;
     cinch_conn_state state;
     bool memory;          /* a thread of this process */
     bool want_write;      /* the proof waits to write */
@@ -66,6 +68,15 @@ typedef struct cinch_conn {
     const char *settings, *refusal, *left_out;
     unsigned char *part; /* of the all-gather under way; NULL: not given yet */
     uint64_t part_bytes;
+
+    /* See rendezvous_judge.c. */
+    int question;     /* that it has asked, 0: none */
+    int peer;         /* of it */
+    uint64_t asked;   /* the first round that can tell */
+    char *sentence;   /* of the question */
+    char *standing;   /* its answer in this round */
+    bool unanswered;  /* it was asked how it stands, and has not said so */
+    uint64_t queried; /* the round of that */
 } cinch_conn;
 
 typedef enum { CINCH_FORMING, CINCH_FORMED, CINCH_FAILED } cinch_server_state;
@@ -115,6 +126,11 @@ struct cinch_server {
     cinch_packet *verdict;            /* failed: for those that come later */
     int awaited;                      /* how many those are */
     uint64_t linger_ns;               /* until when they are waited for */
+    uint64_t round;    /* of asking all ranks how they stand: the last one's number */
+    uint64_t round_ns; /* until when it waits; 0: none is under way */
+    uint64_t rest_ns;  /* before then no other begins without need */
+    char *quarrel;     /* something differs, as the server itself has seen; or NULL */
+    uint64_t *left_at; /* [nranks] 1 + calls of a rank that has left, 0: it is there */
 };
 
 /* rendezvous_serve.c: the thread. */
@@ -141,6 +157,20 @@ bool cinch_rules_done(const cinch_server *server, uint64_t now); /* nobody is le
 bool cinch_server_route(const cinch_server *from, const uint8_t token[CINCH_TOKEN_BYTES],
                         cinch_conn *conn);
 cinch_conn *cinch_server_take_handed(cinch_server *server);
+
+/* rendezvous_judge.c: who has not come, and who calls what the others do not. */
+void cinch_judge_ask(cinch_server *server, cinch_conn *conn);      /* a frame of a rank */
+void cinch_judge_standing(cinch_server *server, cinch_conn *conn); /* likewise */
+void cinch_judge_left(cinch_server *server, const cinch_conn *conn);
+void cinch_judge_differs(cinch_server *server, const char *sentence); /* the server's own finding */
+void cinch_judge_time(cinch_server *server, uint64_t now);
+uint64_t cinch_judge_next(const cinch_server *server); /* 0: none */
+
+/* Every rank fails with the sentence. */
+void cinch_rules_fail(cinch_server *server, cinchResult_t code, const char *sentence);
+
+/* "rank 2", "ranks 2,5-7", of the numbers that are in the order. */
+void cinch_ranks_list(const uint32_t *ranks, size_t count, char *text, size_t room);
 
 /* Nobody can join any more: a reunion's next server may begin. */
 void cinch_server_shut(cinch_server *server);

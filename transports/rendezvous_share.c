@@ -115,6 +115,9 @@ static cinchResult_t answer(exchange *x, int *slot) {
         memcpy(n.word, x->cards[peer].word, sizeof n.word);
         n.rank = (uint32_t)x->rank;
         err = cinch_send_fd(fd, &n, sizeof n, x->fd);
+        if (err == EPIPE || err == ECONNRESET)
+            return cinch_fail(cinchRemoteError, "rank %u broke off while descriptors were passed",
+                              peer);
         if (err) return cinch_fail_errno(err, "cannot pass a descriptor to rank %u", peer);
     } /* else a stranger, whom nobody minds */
     cinch_close(fd);

@@ -85,12 +85,17 @@ typedef enum {
                               who is left out, each with NUL */
     CINCH_FRAME_GATHER,    /* rank to server: this rank's part */
     CINCH_FRAME_ABORT,     /* rank to server: why, no NUL */
-    CINCH_FRAME_LEAVE,     /* rank to server */
+    CINCH_FRAME_LEAVE,     /* rank to server: how many collective calls it has made, no NUL */
     CINCH_FRAME_GO,        /* server to rank: cinch_go */
     CINCH_FRAME_FAILED,    /* server to rank: code (4 bytes), sentence, no NUL; InProgress: come
                               again, in a reunion */
     CINCH_FRAME_GATHERED,  /* server to rank: all parts */
-    CINCH_FRAME_PARTING    /* server to rank: its process may now end in good order */
+    CINCH_FRAME_PARTING,   /* server to rank: its process may now end in good order */
+    CINCH_FRAME_ASK,       /* rank to server: cinch_ask, and a sentence, no NUL */
+    CINCH_FRAME_STANDING,  /* rank to server: the round (8 bytes), and its standing, no NUL */
+    CINCH_FRAME_GONE,      /* rank to server: a rank (4 bytes) whose process has ended */
+    CINCH_FRAME_QUERY,     /* server to rank: the round (8 bytes): how does it stand? */
+    CINCH_FRAME_ANSWER     /* server to rank: what came of its question, no NUL */
 } cinch_frame_type;
 
 typedef struct cinch_frame {
@@ -98,7 +103,7 @@ typedef struct cinch_frame {
     uint64_t bytes; /* of the body */
 } cinch_frame;
 
-#define CINCH_PROTOCOL 1
+#define CINCH_PROTOCOL 2
 typedef struct cinch_hello {
     uint32_t protocol, rank, nranks;
     uint32_t member;              /* in a reunion: the old rank */
@@ -111,6 +116,17 @@ typedef struct cinch_go {
     uint32_t unused;
     uint8_t salt[16]; /* tells the secrets of repeated reunions apart */
 } cinch_go;
+
+typedef struct cinch_ask {
+    uint32_t kind; /* cinch_question */
+    int32_t peer;  /* with whom something is wrong, -1: nobody in particular */
+} cinch_ask;
+
+/* A standing is text: a line of numbers, CALLS INSIDE WAITS RECEIVES INDEX (see cinch_standing); a
+ * line that says what the rank does; one with how many messages it has posted, to rank 0 and from
+ * it, to rank 1 and so on, or nothing; and a line for each of its last collective calls, its number
+ * and what it was. */
+#define CINCH_STANDING_MAX_BYTES (1u << 18)
 
 _Static_assert(sizeof(cinch_frame) == 16 && sizeof(cinch_hello) == 48 && sizeof(cinch_go) == 24,
                "wire layouts have no padding");
@@ -151,12 +167,14 @@ bool cinch_server_is_over(const uint8_t token[CINCH_TOKEN_BYTES]);
 /* Gives the seat up; where it was the last of all, the server's thread has ended on return. */
 void cinch_server_exit(cinch_server *server);
 
+struct cinch_rendezvous;
+
 /* Connects to the meeting point, again and again until deadline_ns. fd (cinch_close), and server
- * where it is in this process, else NULL. rank is for the sentences. cancel: NULL, or InvalidUsage
- * when that is true. */
+ * where it is in this process, else NULL. rank is for the sentences. seat: NULL, or it ends when
+ * the seat's waits are cancelled. */
 cinchResult_t cinch_meeting_reach(const cinch_settings *settings, cinch_meeting *meeting, int rank,
-                                  uint64_t deadline_ns, const _Atomic bool *cancel, int *fd,
-                                  cinch_server **server);
+                                  uint64_t deadline_ns, const struct cinch_rendezvous *seat,
+                                  int *fd, cinch_server **server);
 
 /* The one sentence about that. */
 cinchResult_t cinch_meeting_cancelled(void);

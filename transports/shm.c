@@ -266,12 +266,13 @@ void cinch_shm_close(cinch_shm *shm) {
     free(w);
 }
 
-static cinchResult_t shm_open_links(const cinch_settings *settings, cinch_rendezvous *rendezvous,
-                                    int rank, int nranks, const uint8_t *want,
-                                    const cinch_net_options *options, cinch_net *net) {
-    (void)settings;
-    opening o = {
-        .rendezvous = rendezvous, .options = options, .want = want, .rank = rank, .nranks = nranks};
+static cinchResult_t shm_open_links(const cinch_opening *job) {
+    cinch_net *net = job->net;
+    opening o = {.rendezvous = job->rendezvous,
+                 .options = job->options,
+                 .want = job->want,
+                 .rank = job->rank,
+                 .nranks = job->nranks};
     cinchResult_t result = allocate(&o);
     if (result == cinchSuccess) result = exchange_offers(&o);
     if (result == cinchSuccess) result = exchange_memory(&o);

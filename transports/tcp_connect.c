@@ -35,12 +35,7 @@ typedef struct conn {
 } conn;
 
 typedef struct connecting {
-    const cinch_settings *settings;
-    cinch_rendezvous *rendezvous;
-    const cinch_net_options *options;
-    cinch_net *net;
-    const uint8_t *want;
-    int rank, nranks;
+    const cinch_opening *job;
     int listener;
     int missing; /* pairs without a link */
     uint64_t deadline;
@@ -72,7 +67,7 @@ static cinchResult_t give_up(connecting *c, conn *k, const char *reason) {
     bool outgoing = k->outgoing;
     drop(k);
     if (!outgoing) {
-        cinch_debug("rank %d dropped a connection: %s", c->rank, reason);
+        cinch_debug("rank %d dropped a connection: %s", c->job->rank, reason);
         return cinchSuccess;
     }
     if (++k->attempts < ATTEMPTS) {
@@ -84,20 +79,21 @@ static cinchResult_t give_up(connecting *c, conn *k, const char *reason) {
     char text[CINCH_ADDRESS_TEXT] = "an unknown address";
     if (cinch_address_unpack(c->cards[k->peer].address, &address))
         cinch_address_format(&address, text);
-    return cinch_fail(cinchSystemError, "rank %d cannot connect to rank %d at %s: %s", c->rank,
+    return cinch_fail(cinchSystemError, "rank %d cannot connect to rank %d at %s: %s", c->job->rank,
                       k->peer, text, reason);
 }
 
 /* Both sides know who the other is: the socket becomes the pair's link. */
 static cinchResult_t complete(connecting *c, conn *k) {
-    if (c->net->link[k->peer]) { /* the same peer twice: it broke off and came again */
+    if (c->job->net->link[k->peer]) { /* the same peer twice: it broke off and came again */
         drop(k);
         return cinchSuccess;
     }
-    cinch_link *link = cinch_tcp_link_new(k->fd, c->rank, k->peer, c->options->checksum);
+    cinch_link *link = cinch_tcp_link_new(k->fd, c->job->rank, k->peer, c->job->options->checksum);
     if (!link)
-        return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", c->rank);
-    c->net->link[k->peer] = link;
+        return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting",
+                          c->job->rank);
+    c->job->net->link[k->peer] = link;
     c->missing--;
     k->fd = -1;
     drop(k);
@@ -125,7 +121,7 @@ static cinchResult_t prove(connecting *c, conn *k) {
 
 static cinchResult_t begin_proof(connecting *c, conn *k) {
     if (!c->secret) return complete(c, k);
-    int lower = k->outgoing ? c->rank : k->peer, upper = k->outgoing ? k->peer : c->rank;
+    int lower = k->outgoing ? c->job->rank : k->peer, upper = k->outgoing ? k->peer : c->job->rank;
     cinch_tcp_pair about = {CINCH_TCP_MAGIC,
                             {c->cards[lower].cookie, c->cards[upper].cookie},
                             (uint32_t)lower,
@@ -153,8 +149,8 @@ static cinchResult_t hear_hello(connecting *c, conn *k) {
     k->moved += (size_t)n;
     if (k->moved < sizeof k->hello) return cinchSuccess;
     uint32_t peer = k->hello.rank;
-    if (k->hello.magic != CINCH_TCP_MAGIC || k->hello.cookie != c->cards[c->rank].cookie ||
-        peer >= (uint32_t)c->rank || !c->want[peer] || c->net->link[peer])
+    if (k->hello.magic != CINCH_TCP_MAGIC || k->hello.cookie != c->cards[c->job->rank].cookie ||
+        peer >= (uint32_t)c->job->rank || !c->job->want[peer] || c->job->net->link[peer])
         return give_up(c, k, "it is no rank that was expected");
     k->peer = (int)peer;
     return begin_proof(c, k);
@@ -172,7 +168,8 @@ static cinchResult_t start(connecting *c, conn *k) {
     k->phase = CONNECTING;
     k->events = POLLOUT;
     k->moved = 0;
-    k->hello = (cinch_tcp_hello){CINCH_TCP_MAGIC, c->cards[k->peer].cookie, (uint32_t)c->rank, 0};
+    k->hello =
+        (cinch_tcp_hello){CINCH_TCP_MAGIC, c->cards[k->peer].cookie, (uint32_t)c->job->rank, 0};
     socklen_t length = address.any.sa_family == AF_INET6 ? sizeof address.v6 : sizeof address.v4;
     if (connect(k->fd, &address.any, length) == 0 || errno == EINPROGRESS || errno == EINTR)
         return cinchSuccess;
@@ -234,10 +231,10 @@ static void accept_all(connecting *c) {
 
 static cinchResult_t too_late(const connecting *c) {
     int peer = 0;
-    while (!c->want[peer] || c->net->link[peer]) peer++;
+    while (!c->job->want[peer] || c->job->net->link[peer]) peer++;
     return cinch_fail(cinchRemoteError,
                       "rank %d has no connection to rank %d after %lld ms (CINCH_INIT_TIMEOUT_MS)",
-                      c->rank, peer, (long long)c->settings->init_timeout_ms);
+                      c->job->rank, peer, (long long)c->job->settings->init_timeout_ms);
 }
 
 /* One round: waits until a socket is ready or a moment has passed, and serves those that are. */
@@ -246,7 +243,7 @@ static cinchResult_t serve_all(connecting *c) {
     if (now >= c->deadline) return too_late(c);
     struct pollfd *p = c->poll;
     p[0] = (struct pollfd){.fd = c->listener, .events = POLLIN};
-    p[1] = (struct pollfd){.fd = cinch_rendezvous_fd(c->rendezvous), .events = POLLIN};
+    p[1] = (struct pollfd){.fd = cinch_rendezvous_fd(c->job->rendezvous), .events = POLLIN};
     for (int i = 0; i < c->conns; i++) {
         conn *k = &c->conn[i];
         if (k->phase == WAITING && now >= k->retry_at) CINCH_TRY(start(c, k));
@@ -254,8 +251,8 @@ static cinchResult_t serve_all(connecting *c) {
         p[2 + i] = (struct pollfd){.fd = has_socket ? k->fd : -1, .events = k->events};
     }
     int ready = poll(p, (nfds_t)c->conns + 2, TICK_MS);
-    CINCH_TRY(cinch_rendezvous_cancelled(c->rendezvous));
-    if (ready == 0 || p[1].revents) CINCH_TRY(cinch_rendezvous_check(c->rendezvous));
+    CINCH_TRY(cinch_rendezvous_cancelled(c->job->rendezvous));
+    if (ready == 0 || p[1].revents) CINCH_TRY(cinch_rendezvous_check(c->job->rendezvous));
     if (ready <= 0) return cinchSuccess;
     for (int i = 0; i < c->conns; i++)
         if (p[2 + i].revents) CINCH_TRY(serve(c, &c->conn[i]));
@@ -267,19 +264,19 @@ static cinchResult_t serve_all(connecting *c) {
 static cinchResult_t listen_here(connecting *c, cinch_tcp_card *mine) {
     cinch_address address = {
         .v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
-    bool below = false, beyond = c->settings->hostid[0] != '\0';
-    for (int r = 0; r < c->rank; r++) {
-        below |= c->want[r];
-        beyond |= c->want[r] && !c->net->local[r];
+    bool below = false, beyond = c->job->settings->hostid[0] != '\0';
+    for (int r = 0; r < c->job->rank; r++) {
+        below |= c->job->want[r];
+        beyond |= c->job->want[r] && !c->job->net->local[r];
     }
     if (!below) return cinchSuccess;
     int count = 0;
-    if (beyond && cinch_rendezvous_may_listen(c->rendezvous))
-        CINCH_TRY(cinch_addresses_local(c->settings, &address, 1, &count));
-    int err = cinch_listen(&address, c->nranks + STRANGERS, &c->listener);
+    if (beyond && cinch_rendezvous_may_listen(c->job->rendezvous))
+        CINCH_TRY(cinch_addresses_local(c->job->settings, &address, 1, &count));
+    int err = cinch_listen(&address, c->job->nranks + STRANGERS, &c->listener);
     if (err) {
         char text[CINCH_ADDRESS_TEXT];
-        return cinch_fail_errno(err, "rank %d cannot listen at %s", c->rank,
+        return cinch_fail_errno(err, "rank %d cannot listen at %s", c->job->rank,
                                 cinch_address_format(&address, text));
     }
     mine->listening = 1;
@@ -289,21 +286,22 @@ static cinchResult_t listen_here(connecting *c, cinch_tcp_card *mine) {
 
 static cinchResult_t prepare(connecting *c) {
     int above = 0, below = 0;
-    for (int r = 0; r < c->nranks; r++) {
-        above += r > c->rank && c->want[r];
-        below += r < c->rank && c->want[r];
+    for (int r = 0; r < c->job->nranks; r++) {
+        above += r > c->job->rank && c->job->want[r];
+        below += r < c->job->rank && c->job->want[r];
     }
     c->missing = above + below;
     c->conns = above + below + STRANGERS;
-    c->cards = calloc((size_t)c->nranks, sizeof *c->cards);
+    c->cards = calloc((size_t)c->job->nranks, sizeof *c->cards);
     c->conn = calloc((size_t)c->conns, sizeof *c->conn);
     c->poll = calloc((size_t)c->conns + 2, sizeof *c->poll);
     if (!c->cards || !c->conn || !c->poll)
-        return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", c->rank);
+        return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting",
+                          c->job->rank);
     for (int i = 0; i < c->conns; i++) c->conn[i].fd = -1;
     conn *k = c->conn;
-    for (int r = c->rank + 1; r < c->nranks; r++) {
-        if (!c->want[r]) continue;
+    for (int r = c->job->rank + 1; r < c->job->nranks; r++) {
+        if (!c->job->want[r]) continue;
         k->phase = WAITING;
         k->peer = r;
         k->outgoing = true;
@@ -317,24 +315,15 @@ static cinchResult_t connect_all(connecting *c) {
     CINCH_TRY(prepare(c));
     CINCH_TRY(cinch_random(&mine.cookie, sizeof mine.cookie));
     CINCH_TRY(listen_here(c, &mine));
-    CINCH_TRY(cinch_rendezvous_allgather(c->rendezvous, &mine, sizeof mine, c->cards));
-    c->deadline = cinch_now_ns() + (uint64_t)c->settings->init_timeout_ms * 1000000;
+    CINCH_TRY(cinch_rendezvous_allgather(c->job->rendezvous, &mine, sizeof mine, c->cards));
+    c->deadline = cinch_now_ns() + (uint64_t)c->job->settings->init_timeout_ms * 1000000;
     while (c->missing > 0) CINCH_TRY(serve_all(c));
     return cinchSuccess;
 }
 
-static cinchResult_t tcp_open(const cinch_settings *settings, cinch_rendezvous *rendezvous,
-                              int rank, int nranks, const uint8_t *want,
-                              const cinch_net_options *options, cinch_net *net) {
-    connecting c = {.settings = settings,
-                    .rendezvous = rendezvous,
-                    .options = options,
-                    .net = net,
-                    .want = want,
-                    .rank = rank,
-                    .nranks = nranks,
-                    .listener = -1};
-    if (cinch_handshake_available()) c.secret = cinch_rendezvous_secret(rendezvous);
+static cinchResult_t tcp_open(const cinch_opening *job) {
+    connecting c = {.job = job, .listener = -1};
+    if (cinch_handshake_available()) c.secret = cinch_rendezvous_secret(job->rendezvous);
     cinchResult_t result = connect_all(&c);
     cinch_close(c.listener);
     for (int i = 0; c.conn && i < c.conns; i++) drop(&c.conn[i]);

@@ -116,6 +116,13 @@ static bool take_buffered(tcp_link *link, cinch_msg *msg) {
         link->have += (unsigned)n;
         link->begin += n;
         if (link->have < link->header_bytes) return true;
+        if (link->header.zero) {
+            cinch_link_fail(&link->core, cinchSystemError,
+                            "a message from rank %d reached rank %d damaged: its header is no "
+                            "header",
+                            link->core.link.peer, link->core.rank);
+            return false;
+        }
         if (cinch_link_match(&link->core, msg, link->header.tag, link->header.bytes) !=
             cinchSuccess)
             return false;

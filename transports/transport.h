@@ -59,6 +59,13 @@ struct cinch_link {
     int peer;
     int pending; /* posted and not done, both directions: progress is called only where > 0 */
     uint64_t wire_bytes; /* handed over so far, our headers included */
+    uint64_t *finished;  /* counts messages that are done: the net's, or one of the link's own */
+
+    /* It failed because of a message that was not the expected one. */
+    struct {
+        bool seen;
+        uint64_t expected, tag, room, bytes;
+    } odd;
 };
 
 /* All of one rank's links, and the shared-memory window where local ranks have one. */
@@ -67,6 +74,7 @@ struct cinch_steady_list;
 typedef struct cinch_net {
     int rank, nranks;
     cinch_link **link;                /* [nranks], own is NULL */
+    uint64_t finished;                /* messages that are done, of all links */
     uint8_t *local;                   /* [nranks]: 1 for ranks on this host, itself included */
     struct cinch_shm *shm;            /* windows of the local ranks; NULL where there are none */
     struct cinch_steady_list *steady; /* what was registered, see transports/steady.h; or NULL */
@@ -93,16 +101,25 @@ uint64_t cinch_net_host(const cinch_settings *settings);
 /* Checks a CINCH_TRANSPORT value without opening anything: a clause in why on failure. */
 bool cinch_transport_parse(const char *list, char *why, size_t room);
 
+/* What a transport opens links for. */
+typedef struct cinch_opening {
+    const cinch_settings *settings;
+    cinch_rendezvous *rendezvous;
+    const cinch_net_options *options;
+    cinch_net *net; /* rank, nranks and local are filled */
+    int rank, nranks;
+    const uint8_t *want; /* [nranks] */
+} cinch_opening;
+
 /* The transports, a row each. */
 typedef struct cinch_transport {
     const char *name;
     const char *(*unusable)(void); /* NULL: usable here; else why not, for `cinch info` */
 
-    /* Opens links to every peer with want[peer], into link[peer]. Collective over all ranks of the
-     * communicator, also where want is all 0. */
-    cinchResult_t (*open)(const cinch_settings *settings, cinch_rendezvous *rendezvous, int rank,
-                          int nranks, const uint8_t *want, const cinch_net_options *options,
-                          cinch_net *net); /* NULL: not in this build, and unusable says so */
+    /* Opens links to every peer with want[peer], into net->link[peer]. Collective over all ranks of
+     * the communicator, also where want is all 0. */
+    cinchResult_t (*open)(
+        const cinch_opening *job); /* NULL: not in this build, and unusable says so */
 
     /* Why it is used here only where CINCH_TRANSPORT names it, or NULL, as for no function: nothing
      * speaks against it. */

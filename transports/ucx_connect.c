@@ -49,12 +49,7 @@ typedef struct pair {
 } pair;
 
 typedef struct opening {
-    const cinch_settings *settings;
-    cinch_rendezvous *rendezvous;
-    const cinch_net_options *options;
-    cinch_net *net;
-    const uint8_t *want;
-    int rank, nranks;
+    const cinch_opening *job;
     bool named; /* whatever it uses, the user wants it */
     const cinch_ucx_library *ucx;
     cinch_ucx_worker *worker;
@@ -99,17 +94,17 @@ static const char *ucx_unwanted(void) {
 /* ---- endpoints ---- */
 
 static cinchResult_t no_memory(const opening *o) {
-    return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", o->rank);
+    return cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", o->job->rank);
 }
 
 static cinchResult_t ucx_failed(const opening *o, const char *what, ucs_status_t status) {
-    return cinch_fail(cinchSystemError, "rank %d %s: UCX says %s", o->rank, what,
+    return cinch_fail(cinchSystemError, "rank %d %s: UCX says %s", o->job->rank, what,
                       o->ucx->ucs_status_string(status));
 }
 
 /* Who wants nobody takes part in what ranks tell each other, and needs no UCX for that. */
 static bool wants(const opening *o) {
-    return memchr(o->want, 1, (size_t)o->nranks) != NULL;
+    return memchr(o->job->want, 1, (size_t)o->job->nranks) != NULL;
 }
 
 /* All ranks' addresses, each padded to the longest; none of a rank without a worker. */
@@ -122,9 +117,9 @@ static cinchResult_t exchange_addresses(opening *o) {
     uint8_t *padded = NULL;
     cinchResult_t result = cinch_random(&mine.cookie, sizeof mine.cookie);
     if (result == cinchSuccess)
-        result = cinch_rendezvous_allgather(o->rendezvous, &mine, sizeof mine, o->cards);
+        result = cinch_rendezvous_allgather(o->job->rendezvous, &mine, sizeof mine, o->cards);
     o->longest = 1;
-    for (int r = 0; r < o->nranks && result == cinchSuccess; r++) {
+    for (int r = 0; r < o->job->nranks && result == cinchSuccess; r++) {
         size_t bytes = o->cards[r].address_bytes;
         if (bytes > ADDRESS_MOST)
             result =
@@ -135,13 +130,13 @@ static cinchResult_t exchange_addresses(opening *o) {
     }
     if (result == cinchSuccess) {
         free(o->addresses);
-        o->addresses = calloc((size_t)o->nranks, o->longest);
+        o->addresses = calloc((size_t)o->job->nranks, o->longest);
         padded = calloc(1, o->longest);
         if (!o->addresses || !padded) result = no_memory(o);
     }
     if (result == cinchSuccess) {
         if (o->worker) memcpy(padded, attr.address, attr.address_length);
-        result = cinch_rendezvous_allgather(o->rendezvous, padded, o->longest, o->addresses);
+        result = cinch_rendezvous_allgather(o->job->rendezvous, padded, o->longest, o->addresses);
     }
     free(padded);
     if (!o->worker) return result;
@@ -160,7 +155,7 @@ static void close_pair(opening *o, pair *p, bool at_once) {
 
 /* How the pair can go, as both sides see it. */
 static uint8_t common(const opening *o, int a, int b) {
-    size_t n = (size_t)o->nranks;
+    size_t n = (size_t)o->job->nranks;
     uint8_t one = o->matrix[(size_t)a * n + (size_t)b],
             other = o->matrix[(size_t)b * n + (size_t)a];
     return one < other ? one : other;
@@ -174,7 +169,7 @@ static uint8_t try_endpoint(opening *o, int peer, bool peer_mode) {
         o->worker, peer, o->addresses + (size_t)peer * o->longest, peer_mode, &p->ep);
     if (status != UCS_OK) {
         p->ep = NULL;
-        cinch_debug("rank %d has no endpoint to rank %d %s: UCX says %s", o->rank, peer,
+        cinch_debug("rank %d has no endpoint to rank %d %s: UCX says %s", o->job->rank, peer,
                     peer_mode ? "that tells of failures" : "at all",
                     o->ucx->ucs_status_string(status));
         return peer_mode ? WITHOUT_ERRORS : OUT_OF_REACH;
@@ -187,12 +182,14 @@ static uint8_t try_endpoint(opening *o, int peer, bool peer_mode) {
 
 static cinchResult_t open_worker(opening *o) {
     if (wants(o))
-        CINCH_TRY(cinch_ucx_worker_new(o->rank, o->nranks, o->options->checksum, &o->worker));
+        CINCH_TRY(cinch_ucx_worker_new(o->job->rank, o->job->nranks, o->job->options->checksum,
+                                       &o->worker));
     return exchange_addresses(o);
 }
 
 static cinchResult_t share_reach(opening *o) {
-    return cinch_rendezvous_allgather(o->rendezvous, o->reach, (size_t)o->nranks, o->matrix);
+    return cinch_rendezvous_allgather(o->job->rendezvous, o->reach, (size_t)o->job->nranks,
+                                      o->matrix);
 }
 
 /* Endpoints tell of failures where all of a pair's transports can. Where one cannot (UCX 1.13's
@@ -204,19 +201,19 @@ static cinchResult_t open_endpoints(opening *o) {
     cinch_ucx_means means = {0};
     if (o->worker) means = cinch_ucx_context_means(o->ucx, o->worker->context);
     bool memory_only = !means.tcp && !means.better;
-    for (int r = 0; r < o->nranks; r++)
-        if (o->want[r]) o->reach[r] = memory_only ? WITHOUT_ERRORS : try_endpoint(o, r, true);
+    for (int r = 0; r < o->job->nranks; r++)
+        if (o->job->want[r]) o->reach[r] = memory_only ? WITHOUT_ERRORS : try_endpoint(o, r, true);
     CINCH_TRY(share_reach(o));
     bool anew = false;
-    for (int a = 0; a < o->nranks; a++)
+    for (int a = 0; a < o->job->nranks; a++)
         for (int b = 0; b < a; b++) anew |= common(o, a, b) == WITHOUT_ERRORS;
     if (!anew) return cinchSuccess;
-    for (int r = 0; r < o->nranks; r++) close_pair(o, &o->pairs[r], true);
+    for (int r = 0; r < o->job->nranks; r++) close_pair(o, &o->pairs[r], true);
     cinch_ucx_worker_drop(o->worker);
     o->worker = NULL;
     CINCH_TRY(open_worker(o));
-    for (int r = 0; r < o->nranks; r++) {
-        uint8_t way = o->want[r] ? common(o, o->rank, r) : OUT_OF_REACH;
+    for (int r = 0; r < o->job->nranks; r++) {
+        uint8_t way = o->job->want[r] ? common(o, o->job->rank, r) : OUT_OF_REACH;
         o->reach[r] = OUT_OF_REACH;
         if (way != OUT_OF_REACH && try_endpoint(o, r, way == WITH_ERRORS) == way) o->reach[r] = way;
     }
@@ -233,7 +230,8 @@ static ucs_status_t on_proof(void *arg, const void *header, size_t header_bytes,
         (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV))
         return UCS_OK;
     memcpy(&h, header, sizeof h);
-    if (h.cookie != o->cards[o->rank].cookie || h.rank >= (uint32_t)o->nranks) return UCS_OK;
+    if (h.cookie != o->cards[o->job->rank].cookie || h.rank >= (uint32_t)o->job->nranks)
+        return UCS_OK;
     pair *p = &o->pairs[h.rank];
     p->settled |= h.settled;
     if (h.settled || p->phase != PROVING || p->heard == TURNS) return UCS_OK;
@@ -286,18 +284,19 @@ static void say(pair *p) {
 
 static cinchResult_t begin_proof(opening *o, int peer) {
     pair *p = &o->pairs[peer];
-    int lower = o->rank < peer ? o->rank : peer, upper = o->rank < peer ? peer : o->rank;
+    int lower = o->job->rank < peer ? o->job->rank : peer,
+        upper = o->job->rank < peer ? peer : o->job->rank;
     struct {
         uint64_t cookies[2];
         uint32_t lower, upper;
     } about = {{o->cards[lower].cookie, o->cards[upper].cookie}, (uint32_t)lower, (uint32_t)upper};
     p->ucx = o->ucx;
     p->phase = PROVING;
-    p->header = (proof_header){o->cards[peer].cookie, (uint32_t)o->rank, 0};
-    p->last = (proof_header){o->cards[peer].cookie, (uint32_t)o->rank, 1};
-    if (!cinch_proof_begin(&p->proof, o->rank == lower, cinch_rendezvous_secret(o->rendezvous),
-                           &about, sizeof about))
-        return cinch_fail(cinchSystemError, "rank %d has no random numbers", o->rank);
+    p->header = (proof_header){o->cards[peer].cookie, (uint32_t)o->job->rank, 0};
+    p->last = (proof_header){o->cards[peer].cookie, (uint32_t)o->job->rank, 1};
+    if (!cinch_proof_begin(&p->proof, o->job->rank == lower,
+                           cinch_rendezvous_secret(o->job->rendezvous), &about, sizeof about))
+        return cinch_fail(cinchSystemError, "rank %d has no random numbers", o->job->rank);
     say(p);
     return cinchSuccess;
 }
@@ -325,7 +324,7 @@ static cinchResult_t prove(opening *o, int peer) {
             return cinch_fail(cinchRemoteError,
                               "over UCX rank %d cannot prove to rank %d that it is of this "
                               "communicator",
-                              peer, o->rank);
+                              peer, o->job->rank);
         if (state == CINCH_PROOF_HOLDS && p->phase == PROVING) {
             p->phase = PROVED;
             connect_ways(p);
@@ -344,10 +343,10 @@ static bool under_way(const pair *p) {
 /* Sleeps until UCX or the rendezvous has something. */
 static cinchResult_t wait_a_while(opening *o) {
     struct pollfd p[2] = {{.fd = cinch_ucx_worker_fd(o->worker), .events = POLLIN},
-                          {.fd = cinch_rendezvous_fd(o->rendezvous), .events = POLLIN}};
+                          {.fd = cinch_rendezvous_fd(o->job->rendezvous), .events = POLLIN}};
     int ready = poll(p, 2, TICK_MS);
-    CINCH_TRY(cinch_rendezvous_cancelled(o->rendezvous));
-    if (ready == 0 || p[1].revents) CINCH_TRY(cinch_rendezvous_check(o->rendezvous));
+    CINCH_TRY(cinch_rendezvous_cancelled(o->job->rendezvous));
+    if (ready == 0 || p[1].revents) CINCH_TRY(cinch_rendezvous_check(o->job->rendezvous));
     return cinchSuccess;
 }
 
@@ -356,15 +355,16 @@ static cinchResult_t prove_all(opening *o) {
     uint64_t deadline = cinch_now_ns() + CONNECT_NS;
     o->worker->on_proof = on_proof;
     o->worker->proofs = o;
-    for (int r = 0; r < o->nranks; r++)
-        if (o->pairs[r].ep && common(o, o->rank, r) != OUT_OF_REACH) CINCH_TRY(begin_proof(o, r));
-    for (int r = 0; r < o->nranks; r++) /* closing lets UCX work: all must listen by then */
-        if (o->pairs[r].ep && common(o, o->rank, r) == OUT_OF_REACH)
+    for (int r = 0; r < o->job->nranks; r++)
+        if (o->pairs[r].ep && common(o, o->job->rank, r) != OUT_OF_REACH)
+            CINCH_TRY(begin_proof(o, r));
+    for (int r = 0; r < o->job->nranks; r++) /* closing lets UCX work: all must listen by then */
+        if (o->pairs[r].ep && common(o, o->job->rank, r) == OUT_OF_REACH)
             close_pair(o, &o->pairs[r], true);
     for (bool left = true; left;) {
         left = false;
         cinch_ucx_worker_progress(o->worker);
-        for (int r = 0; r < o->nranks; r++) {
+        for (int r = 0; r < o->job->nranks; r++) {
             CINCH_TRY(prove(o, r));
             left |= under_way(&o->pairs[r]);
         }
@@ -388,38 +388,39 @@ static uint64_t token_of(const opening *o, const pair *p, bool by_initiator) {
            sizeof about.nonces[1]);
     about.by_initiator = by_initiator;
     cinch_derive((uint8_t *)&token, sizeof token, "cinch UCX link",
-                 cinch_rendezvous_secret(o->rendezvous), CINCH_SECRET_BYTES, &about, sizeof about);
+                 cinch_rendezvous_secret(o->job->rendezvous), CINCH_SECRET_BYTES, &about,
+                 sizeof about);
     return token;
 }
 
 static cinchResult_t make_links(opening *o) {
-    for (int r = 0; r < o->nranks; r++) {
+    for (int r = 0; r < o->job->nranks; r++) {
         o->reach[r] = o->pairs[r].phase == SETTLED && !under_way(&o->pairs[r]);
         if (o->pairs[r].phase != UNUSED && !o->reach[r])
-            cinch_info("rank %d cannot reach rank %d over UCX: %s", o->rank, r,
+            cinch_info("rank %d cannot reach rank %d over UCX: %s", o->job->rank, r,
                        o->worker->end[r].broken == UCS_OK
                            ? "no answer"
                            : o->ucx->ucs_status_string(o->worker->end[r].broken));
     }
     CINCH_TRY(share_reach(o));
-    for (int r = 0; r < o->nranks; r++) {
+    for (int r = 0; r < o->job->nranks; r++) {
         pair *p = &o->pairs[r];
-        if (!p->ep || !common(o, o->rank, r)) continue;
+        if (!p->ep || !common(o, o->job->rank, r)) continue;
         cinch_ucx_tokens tokens = {token_of(o, p, p->proof.initiator),
                                    token_of(o, p, !p->proof.initiator)};
         cinch_ucx_link *link = cinch_ucx_link_new(o->worker, r, p->ep, p->peer_mode, tokens);
         if (!link) return no_memory(o);
-        o->net->link[r] = (cinch_link *)link;
+        o->job->net->link[r] = (cinch_link *)link;
         p->ep = NULL;
     }
     return cinchSuccess;
 }
 
 static cinchResult_t connect_all(opening *o) {
-    size_t n = (size_t)o->nranks;
+    size_t n = (size_t)o->job->nranks;
     const char *why;
     o->ucx = cinch_ucx_load(&why);
-    if (!o->ucx && wants(o)) return cinch_fail(cinchSystemError, "rank %d: %s", o->rank, why);
+    if (!o->ucx && wants(o)) return cinch_fail(cinchSystemError, "rank %d: %s", o->job->rank, why);
     o->cards = calloc(n, sizeof *o->cards);
     o->reach = calloc(n, 1);
     o->matrix = calloc(n, n);
@@ -430,25 +431,17 @@ static cinchResult_t connect_all(opening *o) {
     return make_links(o);
 }
 
-static cinchResult_t ucx_open(const cinch_settings *settings, cinch_rendezvous *rendezvous,
-                              int rank, int nranks, const uint8_t *want,
-                              const cinch_net_options *options, cinch_net *net) {
-    opening o = {.settings = settings,
-                 .rendezvous = rendezvous,
-                 .options = options,
-                 .net = net,
-                 .want = want,
-                 .rank = rank,
-                 .nranks = nranks,
-                 .named =
-                     strcmp(settings->transport, "auto") != 0 && settings->transport[0] != '^'};
+static cinchResult_t ucx_open(const cinch_opening *job) {
+    opening o = {.job = job,
+                 .named = strcmp(job->settings->transport, "auto") != 0 &&
+                          job->settings->transport[0] != '^'};
     cinchResult_t result = connect_all(&o);
-    for (int r = 0; o.pairs && r < nranks; r++) {
+    for (int r = 0; o.pairs && r < job->nranks; r++) {
         cinch_proof_wipe(&o.pairs[r].proof);
         close_pair(&o, &o.pairs[r], true);
     }
     bool asked = false; /* an endpoint that did not close in time may answer yet: see on_request */
-    for (int r = 0; o.pairs && r < nranks; r++) asked |= o.pairs[r].waits > 0;
+    for (int r = 0; o.pairs && r < job->nranks; r++) asked |= o.pairs[r].waits > 0;
     if (o.worker) o.worker->on_proof = NULL;
     cinch_ucx_worker_drop(o.worker);
     free(o.cards);

@@ -19,9 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "transports/ucx.h"
-
-#define WINDOW CINCH_UCX_WINDOW
+#include "transports/ucx_link.h"
 
 /* What a socket surely takes, of messages that the peer has not taken; it needs memory for each.
  * The least that Linux gives a socket to send from is tcp_wmem's default, 16 KiB. */
@@ -32,66 +30,6 @@
  * longer messages come unasked there; and fewer of them. */
 #define SOCKET_EAGER 262144u
 #define WINDOW_BYTES 4194304u
-#define LAST_WORD_NS 1000000000u
-
-typedef enum { EMPTY, HELD, HELD_BACK, MOVING, MOVED } stage; /* HELD_BACK: the data, at the peer */
-
-typedef struct outgoing {
-    cinch_ucx_link *link;
-    cinch_msg *msg;
-    uint64_t stamp;   /* done when so much work is flushed */
-    bool needs_flush; /* once it has moved */
-    uint64_t end;     /* sent_bytes with it */
-    stage stage;
-    cinch_ucx_header header;
-} outgoing;
-
-typedef struct incoming {
-    cinch_ucx_link *link;
-    void *data; /* UCX's, where held */
-    size_t bytes;
-    uint64_t stamp;
-    stage stage;
-    cinch_ucx_header header;
-} incoming;
-
-struct cinch_ucx_link {
-    cinch_link_core core; /* first */
-    cinch_ucx_worker *worker;
-    ucp_ep_h ep;
-    bool peer_mode, tcp;
-    cinch_ucx_tokens tokens;
-
-    cinch_msg *next_send; /* the first that is not under way */
-    uint32_t sent;        /* messages that were given to UCX */
-    uint32_t released;    /* of these, done */
-    uint32_t taken;       /* of these, taken by the peer */
-    uint64_t sent_bytes;  /* with an estimate of what they cost beside */
-    uint64_t taken_bytes; /* of these, taken by the peer */
-    uint32_t asked; /* one more than the last message that asked; as `taken`: no answer is due */
-    uint64_t asked_bytes; /* sent_bytes with that one */
-    outgoing out[WINDOW];
-
-    cinch_msg *next_recv;    /* the first that is not matched */
-    uint32_t matched;        /* messages that have met their receive */
-    uint32_t received;       /* of these, done */
-    uint32_t accepted;       /* what the peer is told: as `received`, or the next one too */
-    incoming in[2 * WINDOW]; /* with room for who answers at once to what it is told */
-
-    bool noting; /* the note is under way */
-    cinch_ucx_header note, pad;
-
-    uint64_t work, flushed; /* what was begun that a flush must follow, and what one has followed */
-    uint64_t flushing;      /* what the flush under way will have covered; 0: none */
-
-    bool left, gone;    /* the peer has said so; its endpoint does not work any more */
-    uint32_t left_with; /* so many messages it has sent in all */
-    bool leaving;       /* closed here, and kept for what the peer still says */
-
-    uint64_t seen; /* the worker's rounds at our last call of progress */
-    bool busy;
-    cinch_ucx_link *next_busy;
-};
 
 static void mark_busy(cinch_ucx_link *link) {
     if (link->busy) return;
@@ -105,24 +43,16 @@ cinch_ucx_link *cinch_ucx_link_next_busy(cinch_ucx_link *link) {
     return link->next_busy;
 }
 
-static bool works(const cinch_ucx_link *link) {
-    return link->core.failed == cinchSuccess;
-}
-
 static void corrupt(cinch_ucx_link *link, const char *what) {
     cinch_link_fail(&link->core, cinchRemoteError, "rank %d sent rank %d what no rank sends: %s",
                     link->core.link.peer, link->core.rank, what);
 }
 
+/* The link's step sees whether anything is lost by it: what had come before may be all there is. */
 void cinch_ucx_link_broken(cinch_ucx_link *link, ucs_status_t status) {
+    if (!link->gone) link->why = status;
     link->gone = true;
-    if (!works(link) || link->left) return; /* after its last word there is nothing to lose */
-    if (status == UCS_ERR_CONNECTION_RESET || status == UCS_ERR_CANCELED)
-        cinch_link_lost(&link->core);
-    else
-        cinch_link_fail(&link->core, cinchRemoteError,
-                        "rank %d has lost its connection to rank %d: UCX says %s", link->core.rank,
-                        link->core.link.peer, link->worker->ucx->ucs_status_string(status));
+    mark_busy(link);
 }
 
 /* ---- sending ---- */
@@ -141,13 +71,16 @@ static void moved(cinch_ucx_link *link, uint64_t *stamp, bool needs_flush) {
 }
 
 static void on_sent(void *request, ucs_status_t status, void *arg) {
-    outgoing *o = arg;
+    cinch_ucx_outgoing *o = arg;
     cinch_ucx_link *link = o->link;
     link->worker->ucx->ucp_request_free(request);
-    if (o->stage != MOVING) return;
-    o->stage = MOVED;
-    moved(link, &o->stamp, o->needs_flush);
-    if (status != UCS_OK) cinch_ucx_link_broken(link, status);
+    if (o->stage != CINCH_UCX_MOVING) return;
+    if (status == UCS_OK) {
+        o->stage = CINCH_UCX_MOVED;
+        moved(link, &o->stamp, o->needs_flush);
+    } else {
+        cinch_ucx_link_broken(link, status);
+    }
     mark_busy(link);
 }
 
@@ -160,14 +93,15 @@ static uint64_t untaken(const cinch_ucx_link *link) {
 }
 
 static void send_one(cinch_ucx_link *link, cinch_msg *msg) {
-    outgoing *o = &link->out[link->sent % WINDOW];
+    cinch_ucx_outgoing *o = &link->out[link->sent % CINCH_UCX_WINDOW];
     bool announced = msg->bytes > eager_most(link);
     link->sent_bytes += SOCKET_MESSAGE_BYTES + (announced ? 0 : msg->bytes);
-    bool half = link->sent - link->taken >= WINDOW / 2 || untaken(link) >= WINDOW_BYTES / 2;
+    bool half =
+        link->sent - link->taken >= CINCH_UCX_WINDOW / 2 || untaken(link) >= WINDOW_BYTES / 2;
     /* What was asked last may be taken without its answer freeing many bytes. */
     bool ask = half && (link->asked == link->taken ||
                         link->sent_bytes - link->asked_bytes >= WINDOW_BYTES / 2);
-    *o = (outgoing){.link = link, .msg = msg, .stage = MOVING};
+    *o = (cinch_ucx_outgoing){.link = link, .msg = msg, .stage = CINCH_UCX_MOVING};
     o->header.tag = msg->tag;
     o->header.check = msg->check;
     o->end = link->sent_bytes;
@@ -191,16 +125,20 @@ static void send_one(cinch_ucx_link *link, cinch_msg *msg) {
     ucs_status_ptr_t request = link->worker->ucx->ucp_am_send_nbx(
         link->ep, CINCH_UCX_MESSAGE, &o->header, sizeof o->header, msg->data, msg->bytes, &param);
     if (UCS_PTR_IS_PTR(request)) return;
-    o->stage = MOVED;
+    if (UCS_PTR_IS_ERR(request)) {
+        cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
+        return;
+    }
+    o->stage = CINCH_UCX_MOVED;
     moved(link, &o->stamp, o->needs_flush);
-    if (UCS_PTR_IS_ERR(request)) cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
 }
 
 /* True where something was sent. */
 static bool send_all(cinch_ucx_link *link) {
     uint32_t before = link->sent;
-    while (link->next_send && works(link) && !link->left && !link->gone &&
-           link->sent - link->released < WINDOW && link->sent - link->taken < WINDOW) {
+    while (link->next_send && cinch_ucx_works(link) && !link->left && !link->gone &&
+           link->sent - link->released < CINCH_UCX_WINDOW &&
+           link->sent - link->taken < CINCH_UCX_WINDOW) {
         cinch_msg *msg = link->next_send;
         if (link->sent != link->taken && msg->bytes <= eager_most(link) &&
             untaken(link) + msg->bytes > WINDOW_BYTES)
@@ -219,8 +157,7 @@ static void on_noted(void *request, ucs_status_t status, void *arg) {
     mark_busy(link);
 }
 
-/* The one before it is through. */
-static void send_note(cinch_ucx_link *link, uint32_t flags) {
+void cinch_ucx_note(cinch_ucx_link *link, uint32_t flags) {
     if (link->gone) return;
     link->note = (cinch_ucx_header){0};
     fill_header(link, &link->note, flags);
@@ -239,14 +176,15 @@ static void send_note(cinch_ucx_link *link, uint32_t flags) {
 static void on_flushed(void *request, ucs_status_t status, void *arg) {
     cinch_ucx_link *link = arg;
     link->worker->ucx->ucp_request_free(request);
-    link->flushed = link->flushing;
+    if (status == UCS_OK)
+        link->flushed = link->flushing;
+    else
+        cinch_ucx_link_broken(link, status);
     link->flushing = 0;
-    if (status != UCS_OK) cinch_ucx_link_broken(link, status);
     mark_busy(link);
 }
 
-/* Whether all up to stamp is flushed; begins a flush where it is not. */
-static bool flushed(cinch_ucx_link *link, uint64_t stamp) {
+bool cinch_ucx_flushed(cinch_ucx_link *link, uint64_t stamp) {
     if (link->flushed >= stamp) return true;
     if (link->flushing || link->gone) return false;
     ucp_request_param_t param = {.op_attr_mask =
@@ -266,58 +204,67 @@ static bool flushed(cinch_ucx_link *link, uint64_t stamp) {
         link->flushing = covers;
         return false;
     }
+    if (UCS_PTR_IS_ERR(request)) {
+        cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
+        return false;
+    }
     link->flushed = covers;
-    if (UCS_PTR_IS_ERR(request)) cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
-    return works(link);
+    return true;
 }
 
 /* ---- receiving ---- */
 
 static void on_fetched(void *request, ucs_status_t status, size_t bytes, void *arg) {
-    incoming *in = arg;
+    cinch_ucx_incoming *in = arg;
     (void)bytes;
     in->link->worker->ucx->ucp_request_free(request);
-    if (in->stage != MOVING) return;
-    in->stage = MOVED;
-    moved(in->link, &in->stamp, !in->link->tcp);
-    if (status != UCS_OK) cinch_ucx_link_broken(in->link, status);
+    if (in->stage != CINCH_UCX_MOVING) return;
+    if (status == UCS_OK) {
+        in->stage = CINCH_UCX_MOVED;
+        moved(in->link, &in->stamp, !in->link->tcp);
+    } else {
+        cinch_ucx_link_broken(in->link, status);
+    }
     mark_busy(in->link);
 }
 
 /* What a long message's sender holds goes straight to its place. What UCX keeps of a short one goes
  * through UCX too, which knows what kind of memory the place is. */
-static void fetch(cinch_ucx_link *link, incoming *in, cinch_msg *msg) {
+static void fetch(cinch_ucx_link *link, cinch_ucx_incoming *in, cinch_msg *msg) {
     ucp_request_param_t param = {.op_attr_mask =
                                      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
                                  .cb.recv_am = on_fetched,
                                  .user_data = in};
     const cinch_ucx_library *ucx = link->worker->ucx;
-    bool long_one = in->stage == HELD_BACK;
+    bool long_one = in->stage == CINCH_UCX_HELD_BACK;
     void *data = in->data;
     in->data = NULL;
-    in->stage = MOVING;
+    in->stage = CINCH_UCX_MOVING;
     ucs_status_ptr_t request =
         ucx->ucp_am_recv_data_nbx(link->worker->worker, data, msg->data, in->bytes, &param);
     if (!long_one) ucx->ucp_am_data_release(link->worker->worker, data);
     if (UCS_PTR_IS_PTR(request)) return;
-    in->stage = MOVED;
+    if (UCS_PTR_IS_ERR(request)) {
+        cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
+        return;
+    }
+    in->stage = CINCH_UCX_MOVED;
     moved(link, &in->stamp, long_one && !link->tcp);
-    if (UCS_PTR_IS_ERR(request)) cinch_ucx_link_broken(link, UCS_PTR_STATUS(request));
 }
 
 /* Brings together what has come and what was posted. */
 static void match_all(cinch_ucx_link *link) {
-    while (link->next_recv && works(link)) {
-        incoming *in = &link->in[link->matched % (2 * WINDOW)];
+    while (link->next_recv && cinch_ucx_works(link)) {
+        cinch_ucx_incoming *in = &link->in[link->matched % (2 * CINCH_UCX_WINDOW)];
         cinch_msg *msg = link->next_recv;
-        if (in->stage != HELD && in->stage != HELD_BACK) return;
+        if (in->stage != CINCH_UCX_HELD && (in->stage != CINCH_UCX_HELD_BACK || link->gone)) return;
         if (cinch_link_match(&link->core, msg, in->header.tag, in->bytes) != cinchSuccess) return;
         link->next_recv = msg->next;
         link->matched++;
         if (in->data)
             fetch(link, in, msg);
         else
-            in->stage = MOVED;
+            in->stage = CINCH_UCX_MOVED;
     }
 }
 
@@ -336,7 +283,7 @@ static cinch_ucx_link *sender_of(const cinch_ucx_worker *w, const void *data, si
         cinch_debug("rank %d dropped a message that no rank of the communicator sent", w->rank);
         return NULL;
     }
-    if (!works(link)) return NULL;
+    if (!cinch_ucx_works(link)) return NULL;
     uint32_t more = header->taken - link->taken;
     mark_busy(link);
     if ((int32_t)more < 0) return link; /* overtaken by one that went another way */
@@ -345,7 +292,7 @@ static cinch_ucx_link *sender_of(const cinch_ucx_worker *w, const void *data, si
         return NULL;
     }
     if (link->asked - link->taken <= more) link->asked = header->taken;
-    if (more) link->taken_bytes = link->out[(header->taken - 1) % WINDOW].end;
+    if (more) link->taken_bytes = link->out[(header->taken - 1) % CINCH_UCX_WINDOW].end;
     link->taken = header->taken;
     return link;
 }
@@ -368,13 +315,13 @@ ucs_status_t cinch_ucx_on_message(void *worker, const void *header, size_t heade
     bool long_one = param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV;
     cinch_ucx_link *link = sender_of(worker, header, header_bytes, &mine);
     if (!link || link->leaving) return long_one ? UCS_ERR_CANCELED : UCS_OK;
-    incoming *in = &link->in[mine.number % (2 * WINDOW)];
-    if (mine.number - link->received > WINDOW || in->stage != EMPTY) {
+    cinch_ucx_incoming *in = &link->in[mine.number % (2 * CINCH_UCX_WINDOW)];
+    if (mine.number - link->received > CINCH_UCX_WINDOW || in->stage != CINCH_UCX_EMPTY) {
         corrupt(link, "more messages than there is room for, or one twice");
         return long_one ? UCS_ERR_CANCELED : UCS_OK;
     }
-    *in = (incoming){.link = link, .bytes = bytes, .header = mine};
-    in->stage = long_one ? HELD_BACK : HELD;
+    *in = (cinch_ucx_incoming){.link = link, .bytes = bytes, .header = mine};
+    in->stage = long_one ? CINCH_UCX_HELD_BACK : CINCH_UCX_HELD;
     if (!long_one && bytes == 0) return UCS_OK;
     in->data = data;
     return UCS_INPROGRESS;
@@ -388,11 +335,11 @@ static bool is_taken(const cinch_ucx_link *link, uint32_t number) {
 }
 
 static void finish_sends(cinch_ucx_link *link) {
-    while (link->released != link->sent && works(link)) {
-        outgoing *o = &link->out[link->released % WINDOW];
-        if (o->stage != MOVED) return;
-        if (!is_taken(link, link->released) && !flushed(link, o->stamp)) return;
-        o->stage = EMPTY;
+    while (link->released != link->sent && cinch_ucx_works(link)) {
+        cinch_ucx_outgoing *o = &link->out[link->released % CINCH_UCX_WINDOW];
+        if (o->stage != CINCH_UCX_MOVED) return;
+        if (!is_taken(link, link->released) && !cinch_ucx_flushed(link, o->stamp)) return;
+        o->stage = CINCH_UCX_EMPTY;
         link->released++;
         cinch_msg_finish(&link->core, &link->core.sends);
     }
@@ -400,26 +347,28 @@ static void finish_sends(cinch_ucx_link *link) {
 
 /* A message that asks is answered before it is done: afterwards nobody may come by here for long.
  */
-static bool answer(cinch_ucx_link *link, incoming *in) {
+static bool answer(cinch_ucx_link *link, cinch_ucx_incoming *in) {
     if (!(in->header.rank >> 24 & CINCH_UCX_ASK)) return true;
     if (link->accepted == link->received) { /* the peer is not told of it yet */
         if (link->noting) return false;
         link->accepted++;
-        send_note(link, 0);
+        cinch_ucx_note(link, 0);
         moved(link, &in->stamp, link->tcp);
     }
-    return !link->noting && flushed(link, in->stamp);
+    return !link->noting && cinch_ucx_flushed(link, in->stamp);
 }
 
 static void finish_recvs(cinch_ucx_link *link) {
-    while (link->received != link->matched && works(link)) {
-        incoming *in = &link->in[link->received % (2 * WINDOW)];
-        if (in->stage != MOVED) return;
-        if (!link->left && (!flushed(link, in->stamp) || !answer(link, in))) return;
+    while (link->received != link->matched && cinch_ucx_works(link)) {
+        cinch_ucx_incoming *in = &link->in[link->received % (2 * CINCH_UCX_WINDOW)];
+        if (in->stage != CINCH_UCX_MOVED) return;
+        if (!link->left && !link->gone &&
+            (!cinch_ucx_flushed(link, in->stamp) || !answer(link, in)))
+            return;
         if (cinch_link_verify(&link->core, link->core.recvs.first, in->header.check) !=
             cinchSuccess)
             return;
-        in->stage = EMPTY;
+        in->stage = CINCH_UCX_EMPTY;
         link->accepted = ++link->received;
         cinch_msg_finish(&link->core, &link->core.recvs);
     }
@@ -430,8 +379,20 @@ static void look_for_peer(cinch_ucx_link *link) {
     bool waits = link->next_recv && link->matched == link->left_with;
     bool sends = link->next_send != NULL;
     if (link->released != link->sent && !is_taken(link, link->released))
-        sends |= link->gone || link->out[link->released % WINDOW].stage == MOVING;
+        sends |=
+            link->gone || link->out[link->released % CINCH_UCX_WINDOW].stage == CINCH_UCX_MOVING;
     if (link->core.link.pending > 0 && (waits || sends)) cinch_link_lost(&link->core);
+}
+
+/* Nothing more comes or goes. */
+static void look_for_loss(cinch_ucx_link *link) {
+    if (link->core.link.pending == 0) return;
+    if (link->left || link->why == UCS_ERR_CONNECTION_RESET || link->why == UCS_ERR_CANCELED)
+        cinch_link_lost(&link->core);
+    else
+        cinch_link_fail(&link->core, cinchRemoteError,
+                        "rank %d has lost its connection to rank %d: UCX says %s", link->core.rank,
+                        link->core.link.peer, link->worker->ucx->ucs_status_string(link->why));
 }
 
 void cinch_ucx_link_step(cinch_ucx_link *link) {
@@ -440,7 +401,8 @@ void cinch_ucx_link_step(cinch_ucx_link *link) {
         finish_recvs(link);
         finish_sends(link);
     } while (send_all(link));
-    if (link->left && works(link)) look_for_peer(link);
+    if (link->left && cinch_ucx_works(link)) look_for_peer(link);
+    if (link->gone && cinch_ucx_works(link)) look_for_loss(link);
 }
 
 /* ---- the operations ---- */
@@ -463,87 +425,24 @@ static void ucx_recv(cinch_link *head, cinch_msg *msg) {
 /* UCX is called once for all links: the next call is due when the same link is asked again. */
 static cinchResult_t ucx_progress(cinch_link *head) {
     cinch_ucx_link *link = (cinch_ucx_link *)head;
-    if (works(link)) {
+    if (cinch_ucx_works(link)) {
         if (link->seen == link->worker->rounds) cinch_ucx_worker_progress(link->worker);
         link->seen = link->worker->rounds;
-        if (works(link) && (link->busy || link->left)) cinch_ucx_link_step(link);
+        if (cinch_ucx_works(link) && (link->busy || link->left || link->gone))
+            cinch_ucx_link_step(link);
     }
-    return works(link) ? cinchSuccess : cinch_link_failure(&link->core);
+    return cinch_ucx_works(link) ? cinchSuccess : cinch_link_failure(&link->core);
 }
 
 static bool ucx_poll_fd(cinch_link *head, int *fd, short *events) {
     cinch_ucx_link *link = (cinch_ucx_link *)head;
-    *fd = works(link) ? cinch_ucx_worker_fd(link->worker) : link->worker->always;
+    *fd = cinch_ucx_works(link) ? cinch_ucx_worker_fd(link->worker) : link->worker->always;
     *events = POLLIN;
     return true;
 }
 
-/* ---- the end ---- */
-
-/* Our last word, and all before it, is with the system. */
-static void say_goodbye(cinch_ucx_link *link) {
-    uint64_t now = cinch_now_ns(), end = now + LAST_WORD_NS, stamp = 0;
-    while (works(link) && !link->gone && now < end) {
-        if (!stamp && !link->noting) {
-            send_note(link, CINCH_UCX_BYE);
-            stamp = ++link->work;
-        }
-        if (stamp && !link->noting && flushed(link, stamp)) return;
-        cinch_ucx_worker_progress(link->worker);
-        now = cinch_now_ns();
-    }
-}
-
-static void release_data(cinch_ucx_link *link) {
-    cinch_ucx_worker *w = link->worker;
-    for (uint32_t i = 0; i < 2 * WINDOW; i++) {
-        if (link->in[i].data) w->ucx->ucp_am_data_release(w->worker, link->in[i].data);
-        link->in[i].data = NULL;
-    }
-}
-
-/* All links with messages posted: closing one lets UCX work for the others. */
-static void ucx_stop(cinch_link *head) {
-    cinch_ucx_worker *w = ((cinch_ucx_link *)head)->worker;
-    for (int r = 0; r < w->nranks; r++)
-        if (w->link[r] && w->link[r]->core.link.pending > 0 && works(w->link[r]))
-            w->link[r]->core.failed = cinchInvalidUsage;
-    for (int r = 0; r < w->nranks; r++) {
-        if (!w->link[r] || w->link[r]->core.link.pending == 0 || !w->link[r]->ep) continue;
-        release_data(w->link[r]);
-        cinch_ucx_link_end(w->link[r]);
-    }
-}
-
-/* An endpoint that is closed while the peer has not read all may take back what it has not read: a
- * link that ends in good order is kept until the peer has left too. UCX may write to the memory of
- * a receive that is posted as long as its endpoint is open: where one is, it is closed at once. */
-static void ucx_close(cinch_link *head) {
-    cinch_ucx_link *link = (cinch_ucx_link *)head;
-    cinch_ucx_worker *w = link->worker;
-    if (w->process != getpid()) return; /* a forked child: all of it is its parent's */
-    ucx_stop(head);
-    bool orderly = works(link);
-    release_data(link);
-    link->leaving = true;
-    if (orderly) say_goodbye(link);
-    orderly &= works(link) && !link->gone;
-    if (!orderly) cinch_ucx_link_end(link);
-    cinch_ucx_worker_drop(w);
-}
-
-bool cinch_ucx_link_over(const cinch_ucx_link *link) {
-    return !works(link) || link->left || link->gone;
-}
-
-void cinch_ucx_link_end(cinch_ucx_link *link) {
-    link->core.failed = cinchInvalidUsage; /* steps do nothing from here on */
-    if (link->ep) cinch_ucx_ep_close(link->worker, link->ep, link->peer_mode);
-    link->ep = NULL;
-}
-
-static const cinch_link_ops ucx_ops = {"ucx",       ucx_send,  ucx_recv, ucx_progress,
-                                       ucx_poll_fd, ucx_close, ucx_stop};
+static const cinch_link_ops ucx_ops = {"ucx",       ucx_send,        ucx_recv,      ucx_progress,
+                                       ucx_poll_fd, cinch_ucx_close, cinch_ucx_stop};
 
 cinch_ucx_link *cinch_ucx_link_new(cinch_ucx_worker *w, int peer, ucp_ep_h ep, bool peer_mode,
                                    cinch_ucx_tokens tokens) {

@@ -15,12 +15,7 @@
 enum { SLOT_MOST = 16384, SLOT_LEAST = 4096, BLOCK_WANTED = 64 << 20 };
 
 typedef struct opening {
-    const cinch_settings *settings;
-    cinch_rendezvous *rendezvous;
-    const cinch_net_options *options;
-    cinch_net *net;
-    const uint8_t *want;
-    int rank, nranks;
+    const cinch_opening *job;
     cinch_verbs *verbs;
     cinch_verbs_card *cards; /* [nranks] */
     cinch_verbs_end *mine;   /* [nranks]: our ends */
@@ -96,10 +91,10 @@ static cinchResult_t make_completions(cinch_verbs *verbs) {
 static cinchResult_t make_links(opening *o) {
     cinch_verbs *verbs = o->verbs;
     int place = 0;
-    for (int q = 0; q < o->nranks; q++) {
-        if (!o->want[q]) continue;
-        verbs->link[place] =
-            cinch_verbs_link_new(verbs, o->settings, place, q, o->options->checksum, &o->mine[q]);
+    for (int q = 0; q < o->job->nranks; q++) {
+        if (!o->job->want[q]) continue;
+        verbs->link[place] = cinch_verbs_link_new(verbs, o->job->settings, place, q,
+                                                  o->job->options->checksum, &o->mine[q]);
         if (!verbs->link[place++]) return cinchSystemError;
     }
     return cinchSuccess;
@@ -109,18 +104,18 @@ static cinchResult_t make_links(opening *o) {
 static cinchResult_t prepare(opening *o) {
     cinch_verbs *verbs = o->verbs;
     int index = 0, sharers = 0;
-    for (int q = 0; q < o->nranks; q++) {
-        verbs->links += o->want[q];
-        index += o->net->local[q] && q < o->rank;
-        sharers += o->net->local[q];
+    for (int q = 0; q < o->job->nranks; q++) {
+        verbs->links += o->job->want[q];
+        index += o->job->net->local[q] && q < o->job->rank;
+        sharers += o->job->net->local[q];
     }
     if (verbs->links == 0) return cinchSuccess;
-    CINCH_TRY(check_settings(o->settings));
+    CINCH_TRY(check_settings(o->job->settings));
     verbs->link = calloc((size_t)verbs->links, sizeof(cinch_verbs_link *));
     if (!verbs->link) return cinch_fail_quiet(cinchSystemError, "out of memory");
-    CINCH_TRY(cinch_verbs_open_rails(verbs, o->settings, index, sharers));
+    CINCH_TRY(cinch_verbs_open_rails(verbs, o->job->settings, index, sharers));
     CINCH_TRY(make_completions(verbs));
-    CINCH_TRY(make_block(verbs, o->nranks));
+    CINCH_TRY(make_block(verbs, o->job->nranks));
     return make_links(o);
 }
 
@@ -148,26 +143,28 @@ static cinchResult_t exchange_cards(opening *o) {
     if (result == cinchSuccess && o->verbs->links > 0) {
         fill_card(o->verbs, &mine);
     } else if (o->verbs->links > 0) {
-        cinch_warn("rank %d leaves verbs aside: %s", o->rank, cinch_last_error());
+        cinch_warn("rank %d leaves verbs aside: %s", o->job->rank, cinch_last_error());
         strncpy(mine.why, cinch_last_error(), sizeof mine.why - 1);
     }
-    return cinch_rendezvous_allgather(o->rendezvous, &mine, sizeof mine, o->cards);
+    return cinch_rendezvous_allgather(o->job->rendezvous, &mine, sizeof mine, o->cards);
 }
 
 static bool can(const opening *o, int q) {
     const cinch_verbs_card *card = &o->cards[q];
-    return o->want[q] && card->rails > 0 && card->rails <= CINCH_VERBS_RAILS &&
-           o->cards[o->rank].rails > 0 && card->link_bytes == o->verbs->link_bytes;
+    return o->job->want[q] && card->rails > 0 && card->rails <= CINCH_VERBS_RAILS &&
+           o->cards[o->job->rank].rails > 0 && card->link_bytes == o->verbs->link_bytes;
 }
 
 static void connect_pairs(opening *o) {
-    for (int q = 0, place = 0; q < o->nranks; q++) {
-        if (!o->want[q]) continue;
+    for (int q = 0, place = 0; q < o->job->nranks; q++) {
+        if (!o->job->want[q]) continue;
         cinch_verbs_link *link = o->verbs->link ? o->verbs->link[place] : NULL;
         place++;
         if (!link || !can(o, q)) continue;
-        const cinch_verbs_end *theirs = &o->theirs[(size_t)q * (size_t)o->nranks + (size_t)o->rank];
-        o->good[q] = cinch_verbs_link_connect(link, o->settings, &o->cards[q], &o->mine[q], theirs);
+        const cinch_verbs_end *theirs =
+            &o->theirs[(size_t)q * (size_t)o->job->nranks + (size_t)o->job->rank];
+        o->good[q] =
+            cinch_verbs_link_connect(link, o->job->settings, &o->cards[q], &o->mine[q], theirs);
         if (!o->good[q]) cinch_warn("%s", cinch_last_error());
     }
 }
@@ -175,14 +172,14 @@ static void connect_pairs(opening *o) {
 /* Pairs of which both sides are connected have a link. */
 static void keep_links(opening *o) {
     cinch_verbs *verbs = o->verbs;
-    for (int q = 0, place = 0; q < o->nranks; q++) {
-        if (!o->want[q]) continue;
+    for (int q = 0, place = 0; q < o->job->nranks; q++) {
+        if (!o->job->want[q]) continue;
         cinch_verbs_link *link = verbs->link ? verbs->link[place] : NULL;
         place++;
         if (!link) continue;
-        bool back = o->matrix[(size_t)q * (size_t)o->nranks + (size_t)o->rank];
+        bool back = o->matrix[(size_t)q * (size_t)o->job->nranks + (size_t)o->job->rank];
         if (o->good[q] && back) {
-            o->net->link[q] = cinch_verbs_link_head(link);
+            o->job->net->link[q] = cinch_verbs_link_head(link);
             verbs->open++;
         } else {
             cinch_verbs_link_free(link);
@@ -191,27 +188,20 @@ static void keep_links(opening *o) {
 }
 
 static cinchResult_t connect_all(opening *o) {
-    size_t n = (size_t)o->nranks;
+    size_t n = (size_t)o->job->nranks;
     CINCH_TRY(exchange_cards(o));
-    CINCH_TRY(cinch_rendezvous_allgather(o->rendezvous, o->mine, n * sizeof *o->mine, o->theirs));
+    CINCH_TRY(
+        cinch_rendezvous_allgather(o->job->rendezvous, o->mine, n * sizeof *o->mine, o->theirs));
     connect_pairs(o);
-    CINCH_TRY(cinch_rendezvous_allgather(o->rendezvous, o->good, n, o->matrix));
+    CINCH_TRY(cinch_rendezvous_allgather(o->job->rendezvous, o->good, n, o->matrix));
     keep_links(o);
     return cinchSuccess;
 }
 
-static cinchResult_t verbs_open(const cinch_settings *settings, cinch_rendezvous *rendezvous,
-                                int rank, int nranks, const uint8_t *want,
-                                const cinch_net_options *options, cinch_net *net) {
+static cinchResult_t verbs_open(const cinch_opening *job) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    size_t n = (size_t)nranks;
-    opening o = {.settings = settings,
-                 .rendezvous = rendezvous,
-                 .options = options,
-                 .net = net,
-                 .want = want,
-                 .rank = rank,
-                 .nranks = nranks,
+    size_t n = (size_t)job->nranks;
+    opening o = {.job = job,
                  .verbs = calloc(1, sizeof *o.verbs),
                  .cards = calloc(n, sizeof *o.cards),
                  .mine = calloc(n, sizeof *o.mine),
@@ -221,11 +211,12 @@ static cinchResult_t verbs_open(const cinch_settings *settings, cinch_rendezvous
     cinchResult_t result;
     pthread_once(&once, prepare_forks);
     if (!o.verbs || !o.cards || !o.mine || !o.theirs || !o.good || !o.matrix) {
-        result = cinch_fail(cinchSystemError, "rank %d is out of memory while connecting", rank);
+        result = cinch_fail(cinchSystemError, "job->rank %d is out of memory while connecting",
+                            job->rank);
     } else {
-        o.verbs->net = net;
+        o.verbs->net = job->net;
         o.verbs->process = getpid();
-        o.verbs->rank = rank;
+        o.verbs->rank = job->rank;
         o.verbs->fd = -1;
         result = connect_all(&o);
     }

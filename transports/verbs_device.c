@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "transports/io.h"
 #include "transports/verbs.h"
 
 enum { MOST_PORTS = 64 };
@@ -156,6 +157,10 @@ static cinchResult_t open_rail(cinch_verbs_rail *rail, const port_name *port,
     rail->pd = ibv_alloc_pd(rail->context);
     rail->channel = rail->pd ? ibv_create_comp_channel(rail->context) : NULL;
     if (!rail->channel) return cannot(rail, "no protection domain or completion channel");
+    /* Memory that is short only leaves them to children, who cannot use them. */
+    (void)cinch_adopt(rail->context->cmd_fd);
+    (void)cinch_adopt(rail->context->async_fd);
+    (void)cinch_adopt(rail->channel->fd);
     int flags = fcntl(rail->channel->fd, F_GETFL);
     if (flags < 0 || fcntl(rail->channel->fd, F_SETFL, flags | O_NONBLOCK) != 0)
         return cannot(rail, "the completion channel cannot be made non-blocking");
@@ -166,8 +171,7 @@ static cinchResult_t open_rail(cinch_verbs_rail *rail, const port_name *port,
 static cinchResult_t join_channels(cinch_verbs *verbs) {
     verbs->fd = verbs->rail[0].channel->fd;
     if (verbs->rails == 1) return cinchSuccess;
-    verbs->fd = epoll_create1(EPOLL_CLOEXEC);
-    if (verbs->fd < 0) return cannot(&verbs->rail[0], "no epoll descriptor");
+    if ((errno = cinch_epoll(&verbs->fd))) return cannot(&verbs->rail[0], "no epoll descriptor");
     for (int i = 0; i < verbs->rails; i++) {
         struct epoll_event event = {.events = EPOLLIN};
         if (epoll_ctl(verbs->fd, EPOLL_CTL_ADD, verbs->rail[i].channel->fd, &event) != 0)
@@ -211,12 +215,17 @@ cinchResult_t cinch_verbs_open_rails(cinch_verbs *verbs, const cinch_settings *s
 }
 
 void cinch_verbs_close_rails(cinch_verbs *verbs) {
-    if (verbs->rails > 1 && verbs->fd >= 0) close(verbs->fd);
+    if (verbs->rails > 1) cinch_close(verbs->fd);
     verbs->fd = -1;
     for (int i = 0; i < verbs->rails; i++) {
         cinch_verbs_rail *rail = &verbs->rail[i];
         if (rail->mr) ibv_dereg_mr(rail->mr);
         if (rail->cq) ibv_destroy_cq(rail->cq);
+        if (rail->channel) cinch_disown(rail->channel->fd);
+        if (rail->context) {
+            cinch_disown(rail->context->cmd_fd);
+            cinch_disown(rail->context->async_fd);
+        }
         if (rail->channel) ibv_destroy_comp_channel(rail->channel);
         if (rail->pd) ibv_dealloc_pd(rail->pd);
         if (rail->context) ibv_close_device(rail->context);

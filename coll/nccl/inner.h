@@ -22,6 +22,12 @@ typedef struct cinch_inner {
  * join. */
 bool cinch_inner_possible(const struct cinchComm *comm);
 
+/* When it is made, by the calling thread: on which GPU its calls will be, as far as that can be
+ * told: the selected one, or that of the communicator out of which it is made. Afterwards, whether
+ * this rank has a GPU and no NCCL, which loads it. */
+void cinch_inner_note(struct cinchComm *comm, const struct cinchComm *parent);
+bool cinch_inner_without(const struct cinchComm *comm);
+
 /* Why no communicator of this process would go by NCCL, as a clause in `room`; NULL: it could.
  * Looks for the library and for GPUs: for tools. */
 const char *cinch_inner_unusable(const cinch_settings *settings, char room[CINCH_ERROR_TEXT]);

@@ -2,6 +2,7 @@
 /* Calls on device memory by an inner communicator of NCCL, on the callers' streams. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "coll/gpu.h"
 #include "coll/group.h"
@@ -62,14 +63,26 @@ static cinchResult_t find_comms(calling *c, const cinch_op *ops) {
     return cinchSuccess;
 }
 
+/* A split or shrink that the caller does not wait for speaks by the same connections. */
+static cinchResult_t await_makings(const struct cinchComm *comm) {
+    const struct timespec rest = {.tv_nsec = 50000};
+    while (atomic_load(&comm->pending)) {
+        CINCH_TRY(cinch_comm_stopped(comm));
+        nanosleep(&rest, NULL);
+    }
+    return cinchSuccess;
+}
+
 static cinchResult_t meet(const calling *c) {
     struct cinchComm **fresh = malloc((size_t)c->count * sizeof(struct cinchComm *));
+    cinchResult_t result = cinchSuccess;
     int count = 0;
     if (!fresh) return cinch_fail(cinchSystemError, "out of memory for a group");
     for (int i = 0; i < c->count; i++) {
         if (c->comms[i]->inner_state == CINCH_INNER_UNKNOWN) fresh[count++] = c->comms[i];
     }
-    cinchResult_t result = count ? cinch_inner_meet(fresh, count) : cinchSuccess;
+    for (int i = 0; i < count && result == cinchSuccess; i++) result = await_makings(fresh[i]);
+    if (result == cinchSuccess && count) result = cinch_inner_meet(fresh, count);
     free(fresh);
     return result;
 }

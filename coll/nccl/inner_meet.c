@@ -64,6 +64,26 @@ bool cinch_inner_possible(const struct cinchComm *comm) {
            allows(comm->settings.transport);
 }
 
+void cinch_inner_note(struct cinchComm *comm, const struct cinchComm *parent) {
+    const cinch_device_work *work = cinch_device_cuda.work;
+    int device = parent ? parent->gpu_device - 1 : -1;
+    if (!cinch_device_any() || !cinch_inner_possible(comm)) return;
+    if (parent && device < 0) {
+        comm->homed = parent->homed;
+        memcpy(comm->home, parent->home, sizeof comm->home);
+    } else if (device >= 0 || work->current()) {
+        comm->homed = work->identify(device, comm->home) == cinchSuccess;
+    }
+}
+
+bool cinch_inner_without(const struct cinchComm *comm) {
+    cinch_real real;
+    char why[CINCH_ERROR_TEXT];
+    int version;
+    return comm->homed && cinch_inner_possible(comm) &&
+           !cinch_real_load(comm->settings.nccl_path, &real, &version, why);
+}
+
 static bool complete(const cinch_real *real, int version, char *why, size_t room) {
     char text[32];
     cinch_nccl_version_text(version, text, sizeof text);

@@ -107,8 +107,15 @@ cinchResult_t cinch_cuda_topk_prepare(const cinch_cuda_where *where, double rati
                                       cinchDataType_t dtype, const void *src, const float *residual,
                                       size_t count, void *state);
 
-/* The elements from `offset` on, which is a whole number of segments behind prepare's. Messages
- * have different lengths: measure leaves one's in *bytes, in memory that the device reaches. */
+/* For one encode, whose segments are none of those of prepare, which has left `whole`: its state,
+ * in as much memory as prepare of so many elements wants. */
+cinchResult_t cinch_cuda_topk_prepare_part(const cinch_cuda_where *where, const void *whole,
+                                           uint64_t offset, cinchDataType_t dtype, const void *src,
+                                           const float *residual, size_t count, void *state);
+
+/* Segments of the state's: `offset` is a whole number of them behind the state's, and the last has
+ * all of its elements. Messages have different lengths: measure leaves one's in *bytes, in memory
+ * that the device reaches. */
 cinchResult_t cinch_cuda_topk_encode_global(const cinch_cuda_where *where, const void *state,
                                             uint64_t offset, cinchDataType_t dtype, const void *src,
                                             float *residual, size_t count, void *wire,

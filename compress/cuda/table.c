@@ -126,6 +126,16 @@ static cinchResult_t prepare(const cinch_gpu_where *at, const cinch_codec *codec
                                    state);
 }
 
+static cinchResult_t prepare_part(const cinch_gpu_where *at, const cinch_codec *codec,
+                                  const cinchCodecSite_t *site, cinchDataType_t dtype,
+                                  const void *src, const float *residual, size_t count,
+                                  const void *whole, void *state) {
+    const cinch_cuda_where where = {.stream = at->stream, .blocks = at->blocks};
+    if (!look_at(codec).topk.global) return cinchSuccess;
+    return cinch_cuda_topk_prepare_part(&where, whole, site->offset, dtype, src, residual, count,
+                                        state);
+}
+
 static cinch_cuda_int8 int8_at(const known *k, const cinchCodecSite_t *site) {
     cinch_cuda_int8 p = {.block = k->int8.block, .stochastic = k->int8.stochastic};
     p.index = site->offset;
@@ -277,6 +287,7 @@ static const cinch_gpu table = {
     .wire_bytes = wire_bytes,
     .state_bytes = state_bytes,
     .prepare = prepare,
+    .prepare_part = prepare_part,
     .encode = encode,
     .sum = sum,
     .measure = measure,

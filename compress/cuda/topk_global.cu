@@ -49,6 +49,7 @@ struct topk_state {
 
 struct global_args {
     layout state;
+    const topk_state *whole; /* part: what prepare has left */
     const void *src;
     float *residual; /* prepare does not write it */
     unsigned char *wire;
@@ -231,6 +232,30 @@ CINCH_KERNEL_OF(TOPK_THREADS, TOPK_RESIDENT) count_kernel(CINCH_PARAMETER global
     if (thread() == 0) s.lists = lists;
 }
 
+/* For an encode whose segments are none of prepare's: how many of each are chosen. */
+CINCH_KERNEL_OF(TOPK_THREADS, TOPK_RESIDENT) part_kernel(CINCH_PARAMETER global_args a) {
+    CINCH_SHARED topk_shared t;
+    uint32_t least = a.whole->least;
+    uint64_t ties_end = a.whole->ties_end;
+    for (size_t which = block(); which < segments_of(a); which += blocks()) {
+        uint32_t taken = 0, total;
+        segment s = segment_of(a, which);
+        uint64_t place = a.offset + s.start;
+        each_candidate(a.state, a.state.pieces[which], false, s, [&](uint32_t at, uint32_t m) {
+            taken += m > least || (m == least && place + at < ties_end);
+        });
+        scan_block(t, taken, &total);
+        if (thread() == 0) a.state.pieces[which].taken = total;
+    }
+    if (block() != 0 || thread() != 0) return;
+    topk_state &s = *a.state.head;
+    s.parts = a.state;
+    s.base = a.offset;
+    s.least = least;
+    s.ties_end = ties_end;
+    s.lists = 0;
+}
+
 /* In t.total where segment `which` of the message begins. */
 CINCH_DEVICE void find_place(topk_shared &t, const piece *pieces, size_t which) {
     if (thread() == 0) t.total = 0;
@@ -301,6 +326,17 @@ size_t whole16(size_t bytes) {
     return (bytes + 15) / 16 * 16;
 }
 
+/* Where the parts of a state lie. */
+layout lay_out(void *state, size_t count, uint32_t capacity) {
+    char *at = (char *)state;
+    layout l = {};
+    l.head = (topk_state *)at;
+    l.pieces = (piece *)(at += whole16(sizeof(topk_state)));
+    l.magnitude = (uint32_t *)(at += whole16(pieces_of(count) * sizeof(piece)));
+    l.index = (uint16_t *)(at + (size_t)4 * capacity);
+    return l;
+}
+
 /* Checks what prepare and encode have in common, and begins the arguments. */
 cinchResult_t begin_global(global_args *a, cinchDataType_t dtype, const void *src,
                            const float *residual, size_t count, uint64_t offset) {
@@ -340,13 +376,9 @@ cinchResult_t cinch_cuda_topk_prepare(const cinch_cuda_where *where, double rati
     CINCH_TRY(begin_topk(&checked, ratio, count));
     CINCH_TRY(begin_global(&a, dtype, src, residual, count, offset));
     if (count == 0) return cinchSuccess;
-    char *at = (char *)state;
     a.k = (uint32_t)topk_share(ratio, count);
     a.capacity = capacity_of(a.k, count, &a.rank);
-    a.state.head = (topk_state *)at;
-    a.state.pieces = (piece *)(at += whole16(sizeof(topk_state)));
-    a.state.magnitude = (uint32_t *)(at += whole16(pieces_of(count) * sizeof(piece)));
-    a.state.index = (uint16_t *)(at + (size_t)4 * a.capacity);
+    a.state = lay_out(state, count, a.capacity);
     unsigned blocks = grid(pieces_of(count), where->blocks);
     const unsigned width = TOPK_THREADS;
     CINCH_TRY(launch("topk sample", start_kernel, 1, width, where->stream, a));
@@ -356,6 +388,18 @@ cinchResult_t cinch_cuda_topk_prepare(const cinch_cuda_where *where, double rati
         CINCH_TRY(launch("topk round", round_kernel, blocks, width, where->stream, a));
     }
     return launch("topk count", count_kernel, blocks, width, where->stream, a);
+}
+
+cinchResult_t cinch_cuda_topk_prepare_part(const cinch_cuda_where *where, const void *whole,
+                                           uint64_t offset, cinchDataType_t dtype, const void *src,
+                                           const float *residual, size_t count, void *state) {
+    global_args a;
+    CINCH_TRY(begin_global(&a, dtype, src, residual, count, offset));
+    if (count == 0) return cinchSuccess;
+    a.whole = (const topk_state *)whole;
+    a.state = lay_out(state, count, 0);
+    return launch("topk part", part_kernel, grid(pieces_of(count), where->blocks), TOPK_THREADS,
+                  where->stream, a);
 }
 
 cinchResult_t cinch_cuda_topk_encode_global(const cinch_cuda_where *where, const void *state,

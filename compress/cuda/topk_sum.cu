@@ -5,7 +5,8 @@
  * two threads ever add to one element, so the order is that of the terms. Where a message's entries
  * for the range begin and end is searched for, as its indices rise. The messages come from peers, so
  * that they rise is checked, and no index leads outside the range. With select=global one thread a term
- * first looks for the segment in its message, head by head. */
+ * first looks for the segment in its message, head by head, and goes on from there with the block's next
+ * range: a block goes through the heads once at most. */
 #include "compress/cuda/topk.cuh"
 
 using namespace cinch_cuda;
@@ -28,9 +29,10 @@ struct range_args {
 };
 
 struct range_shared {
-    float sum[RANGE];
+    alignas(16) float sum[RANGE]; /* rows of four at once: single ones would meet in their banks */
     const unsigned char *body[CINCH_CUDA_TERMS]; /* the segment's, behind its head */
     uint32_t entries[CINCH_CUDA_TERMS], bound[CINCH_CUDA_TERMS][2];
+    size_t heads[CINCH_CUDA_TERMS], next[CINCH_CUDA_TERMS]; /* heads read, and where the next one is */
 };
 
 /* A range of a segment: elements [from, to) of it. */
@@ -61,9 +63,9 @@ CINCH_DEVICE uint32_t first_from(const unsigned char *body, uint32_t n, uint32_t
 /* Looks through a message for the range's segment, by one thread; false where it is none. */
 CINCH_DEVICE bool find_body(const range_args &a, const range &r, range_shared &t, int term) {
     const unsigned char *wire = (const unsigned char *)a.sum.terms.at[term];
-    size_t at = 0, bytes = a.bytes[term];
-    for (size_t which = 0;; which++) {
-        size_t len = a.shape.length(which);
+    size_t bytes = a.bytes[term];
+    for (size_t which; (which = t.heads[term]) <= r.segment; t.heads[term]++) {
+        size_t len = a.shape.length(which), at = t.next[term];
         if (bytes - at < 4) return false;
         uint32_t entries = get_one<uint32_t>(wire + at);
         if (entries != CINCH_TOPK_DENSE && topk_entries(entries, len) == CINCH_TOPK_DENSE)
@@ -73,10 +75,9 @@ CINCH_DEVICE bool find_body(const range_args &a, const range &r, range_shared &t
         if (bytes - at < body) return false;
         t.entries[term] = entries;
         t.body[term] = wire + at;
-        at += body;
-        if (which < r.segment) continue;
-        return (which + 1) * CINCH_TOPK_SEGMENT < a.shape.count || at == bytes;
+        t.next[term] = at + body;
     }
+    return (r.segment + 1) * CINCH_TOPK_SEGMENT < a.shape.count || t.next[term] == bytes;
 }
 
 /* Where all terms have the segment. */
@@ -121,19 +122,24 @@ CINCH_DEVICE void add_sparse(const range_args &a, const range &r, range_shared &
 template <int N>
 CINCH_DEVICE void add_row(const range_args &a, const range &r, range_shared &t, int term,
                           uint32_t i) {
-    float v[N];
+    float v[N], sum[N];
     if (is_plain(a.sum.terms, term))
         get_plain<N>(v, a.sum.terms.at[term], a.sum.src_dtype, r.start + r.from + i);
     else
         get_row<float, N>(v, t.body[term] + 4 * (size_t)(r.from + i));
+    if (term) {
+        get_row<float, N, true>(sum, &t.sum[i]);
 #pragma unroll
-    for (int e = 0; e < N; e++) t.sum[i + e] = term ? t.sum[i + e] + v[e] : v[e];
+        for (int e = 0; e < N; e++) v[e] = sum[e] + v[e];
+    }
+    put_row<float, N, true>(&t.sum[i], v);
 }
 
 template <int N> CINCH_DEVICE void put_sum(const range_args &a, const range &r, range_shared &t, uint32_t i) {
     float v[N];
+    get_row<float, N, true>(v, &t.sum[i]);
 #pragma unroll
-    for (int e = 0; e < N; e++) v[e] = a.sum.avg ? t.sum[i + e] * a.sum.factor : t.sum[i + e];
+    for (int e = 0; e < N; e++) v[e] = a.sum.avg ? v[e] * a.sum.factor : v[e];
     put_plain<N>(a.sum.dst, a.sum.dst_dtype, r.start + r.from + i, v);
 }
 
@@ -167,6 +173,7 @@ CINCH_DEVICE void sum_range(const range_args &a, const range &r, range_shared &t
 CINCH_KERNEL(RANGE_THREADS) topk_sum_kernel(CINCH_PARAMETER range_args a) {
     CINCH_SHARED range_shared t;
     size_t all = (a.shape.count + RANGE - 1) / RANGE;
+    for (int j = thread(); j < a.sum.terms.n; j += RANGE_THREADS) t.heads[j] = t.next[j] = 0;
     for (size_t which = block(); which < all; which += blocks()) {
         range r;
         r.segment = which / RANGES;

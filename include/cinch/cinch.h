@@ -422,11 +422,14 @@ cinchResult_t cinchCommGetStats(cinchComm_t comm, cinchStats_t *stats);
 /* What a collective of `bytes` bytes would do, as JSON: {"op","bytes","dtype","algo","codec",
  * "transport","chunk_bytes","rounds"}. op and bytes are as in `cinch perf`: where a collective
  * has n blocks, bytes counts all of them. *len: in, the room at json; out, the length with the
- * final NUL. json NULL: only the length. InvalidArgument: too little room. */
+ * final NUL. json NULL: only the length. Where the communicator's calls on device memory go by
+ * NCCL, that is what is described: "algo" and "transport" are "nccl". InvalidArgument: too little
+ * room. */
 cinchResult_t cinchCommDescribePlan(cinchComm_t comm, const char *op, size_t bytes,
                                     cinchDataType_t dtype, char *json, size_t *len);
 
-/* Error-feedback residuals of this rank, for checkpoints. Export: buf NULL asks for the size;
+/* Error-feedback residuals of this rank and its count of calls, for checkpoints: a run that goes on
+ * from them sends the same bytes as one that was never stopped. Export: buf NULL asks for the size;
  * else *len is the room in and the bytes written out. Import: before the first compressed call;
  * entries find their buffers by tag, or else by order of first use. Scale multiplies all residuals,
  * when a loss scale changes. Call them between operations. */

@@ -33,7 +33,9 @@ def model_of(torch, width, depth):
         def __init__(self):
             super().__init__()
             self.embed = nn.Embedding(VOCABULARY, width)
-            layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
+            # Norms first: training is steady then, and what rounding changes stays that small.
+            layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True,
+                                               norm_first=True)
             self.body = nn.TransformerEncoder(layer, depth)
             self.head = nn.Linear(width, VOCABULARY)
 
@@ -66,7 +68,7 @@ def work(options):
     if size > 1:
         dist.init_process_group("nccl" if gpu else "gloo")
         model = torch.nn.parallel.DistributedDataParallel(model, device_ids=[0] if gpu else None)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
     rows, losses, times = options.batch // size, [], []
     for step in range(options.steps):
         text, following = batch_of(torch, step, options.batch, options.length)
@@ -103,7 +105,9 @@ def environment(mode, rank, size, port, library):
                    NCCL_SHM_DISABLE="1", NCCL_SOCKET_IFNAME="lo")
     elif mode != "one":
         env.update(LD_PRELOAD=library, CINCH_NCCL_MODE="native", CINCH_HOSTID=f"host{rank}",
-                   CINCH_SOCKET_IFNAME="lo")
+                   CINCH_SOCKET_IFNAME="lo",
+                   # Without libsodium there is no handshake between hosts; these are one, on loopback.
+                   CINCH_ALLOW_UNAUTHENTICATED="1")
         if mode != "exact":
             env.update(CINCH_CODEC=mode)
     return env
@@ -122,12 +126,12 @@ def run(mode, options):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
              for r in range(size)]
     outputs, failed = [], None
-    deadline = time.monotonic() + options.timeout
+    deadline = min(time.monotonic() + options.timeout, options.deadline)
     for rank, process in enumerate(ranks):
         try:
             outputs.append(process.communicate(timeout=max(1, deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
-            failed = failed or f"rank {rank} was not done after {options.timeout} s"
+            failed = failed or f"rank {rank} was not done in time"
             for one in ranks:
                 one.kill()
             outputs.append(process.communicate())
@@ -166,15 +170,17 @@ def parse():
     parser.add_argument("--library", help="the drop-in")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--modes", nargs="+", choices=["stock", "exact", "int8"])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--length", type=int, default=65)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=33)
+    parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--timeout", type=int, default=90, help="seconds, of a mode")
+    parser.add_argument("--seconds", type=int, default=480, help="of all modes together")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.deadline = time.monotonic() + options.seconds
     if options.steps <= WARM_UP:
         parser.error(f"--steps {options.steps}: {WARM_UP + 1} or more")
     if not options.modes:
@@ -217,10 +223,12 @@ def main():
         with open(options.json, "w", encoding="utf-8") as f:
             json.dump({"torch": torch.__version__, "device": options.device, "results": results,
                        "verdicts": verdicts}, f, indent=1)
+    broken = [v["name"] for v in verdicts if not v["holds"]] + [
+        f"{mode}: {result['why']}" for mode, result in results.items()
+        if "why" in result and mode != "stock"]
     # That the real NCCL cannot be made to run so is nothing that is wrong with cinch.
-    good = all(v["holds"] for v in verdicts) and not any(
-        "why" in result for mode, result in results.items() if mode != "stock")
-    return 0 if good else 1
+    print("gpu_ddp.py: " + ("; ".join(broken) if broken else "all that is judged holds"))
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -26,3 +26,8 @@ done
 measure allreduce -n 3 -p 1
 measure allreduce -n 2 -d half -o avg
 CINCH_CODEC_MIN_BYTES=1 measure allreduce -n 2 --codec int8
+CINCH_CODEC_MIN_BYTES=1 measure allreduce -n 3 -p 1 --codec topk:ratio=0.05,select=global
+
+# Beside a product on the GPU: both right, and the figures fit each other.
+measure allreduce -n 2 --overlap
+[ "$(grep -c '"hidden_frac":-*[0-9].*"overlap_together_us":[0-9]' "$scratch/lines")" -eq 3 ]

@@ -296,10 +296,18 @@ static size_t check_chunk(whole *w, size_t first, size_t count, unsigned char **
     unsigned long long measured = 0;
     site.offset += first;
     memset(got, 0xa5, room + 1);
+    void *state = w->gpu_state;
+    if (first % 65536 || (count % 65536 && first + count < w->count)) {
+        state = alloc_ok(gpu->state_bytes(&w->codec, count));
+        ck_assert_int_eq(gpu->prepare_part(&where, &w->codec, &site, w->dtype, src,
+                                           w->left ? w->left + first : NULL, count, w->gpu_state,
+                                           state),
+                         0);
+    }
     size_t bytes =
         host_encode(&w->codec, &site, w->host_state, w->dtype, src,
                     w->residual ? w->residual + first : NULL, count, want, &w->nonfinite);
-    ck_assert_int_eq(gpu->encode(&where, &w->codec, &site, w->gpu_state, w->dtype, src,
+    ck_assert_int_eq(gpu->encode(&where, &w->codec, &site, state, w->dtype, src,
                                  w->left ? w->left + first : NULL, count, got, &w->counts),
                      0);
     ck_assert_int_eq(gpu->measure(&where, &w->codec, got, count, &measured), 0);
@@ -309,12 +317,13 @@ static size_t check_chunk(whole *w, size_t first, size_t count, unsigned char **
     must(!w->left || memcmp(w->left + first, w->residual + first, 4 * count) == 0,
          "the residual is another");
     ck_assert_uint_eq(w->counts.nonfinite, w->nonfinite);
+    if (state != w->gpu_state) free(state);
     free(want);
     *wire = got;
     return bytes;
 }
 
-/* All kinds of data, whole and in chunks of some segments. */
+/* All kinds of data, whole, in chunks of some segments, and in such as begin anywhere. */
 START_TEST(global_encodes_agree) {
     static const size_t counts[] = {1, 300, 65536, 65537, 3 * 65536 + 4097, 200000};
     uint64_t s = 370 + (uint64_t)_i;
@@ -325,6 +334,7 @@ START_TEST(global_encodes_agree) {
         cinch_emulate_order(round % CINCH_EMULATE_ORDERS);
         whole w = new_whole(globals[_i], kind, count, round % 2, round % 3, random32(&s));
         size_t chunk = round % 4 ? 65536 * (size_t)(1 + round % 2) : count;
+        if (round % 4 == 3) chunk += random32(&s) % 9001;
         for (size_t at = 0; at < count; at += chunk) {
             unsigned char *wire;
             check_chunk(&w, at, count - at < chunk ? count - at : chunk, &wire);

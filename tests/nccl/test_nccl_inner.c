@@ -5,6 +5,7 @@
 #include "coll/comm.h"
 #include "compress/dtype.h"
 #include "tests/gpu_call.h"
+#include "tests/gpu_group.h"
 #include "tests/nccl/moving.h"
 
 static meeting_point point[32]; /* of a case's ranks, each used once */
@@ -59,6 +60,11 @@ static void all_calls(seat *me) {
     }
     moving_seen s = seen_by(me);
     CHECK(me, by_nccl(me) && cinch_comm_wire_bytes(me->comm) == before);
+    char plan[512];
+    size_t length = sizeof plan;
+    CHECK_OK(me, cinchCommDescribePlan(me->comm, "allreduce", 4096, cinchFloat, plan, &length));
+    CHECK(me, strstr(plan, "\"algo\":\"nccl\"") && strstr(plan, "\"transport\":\"nccl\""), "%s",
+          plan);
     CHECK(me, s.allreduces == 3 && s.reducescatters == 3 && s.allgathers == 3 &&
                   s.broadcasts == 3 && s.reduces == 3 && s.sends >= 6 && s.recvs >= 6);
     cinchStats_t stats = {.size = sizeof stats};
@@ -225,51 +231,9 @@ END_TEST
 
 /* ---- streams and groups ---- */
 
-/* Calls on several streams, messages between pairs, some of host memory, a second communicator. */
 static void groups(seat *me) {
-    enum { COUNT = 900, OPS = 3 };
-    int n = me->nranks, next = (me->rank + 1) % n, last = (me->rank + n - 1) % n;
-    cudaStream_t stream[OPS];
-    cinchComm_t other;
-    int host[OPS][COUNT], got[2 * COUNT], plain[COUNT], back[COUNT], *at[OPS];
     CU(me, cudaSetDevice(me->rank));
-    int *in = take(2 * COUNT * 4, true), *out = take(2 * COUNT * 4, false); /* in: pinned */
-    if (!sums(me, me->comm, me->rank, n, NULL)) return;
-    CHECK_OK(me, cinchCommSplit(me->comm, 0, me->rank, &other, NULL));
-    for (int o = 0; o < OPS; o++) {
-        stream[o] = open_stream();
-        at[o] = take(COUNT * 4, false);
-        CHECK(me, stream[o] && at[o] && in && out);
-        for (int i = 0; i < COUNT; i++) host[o][i] = 10 * o + me->rank + i;
-        CU(me, cudaMemcpyAsync(at[o], host[o], sizeof host[o], cudaMemcpyDefault, stream[o]));
-    }
-    for (int i = 0; i < 2 * COUNT; i++) got[i] = 1000 * me->rank + i;
-    for (int i = 0; i < COUNT; i++) plain[i] = 7 * me->rank + i;
-    CU(me, cudaMemcpyAsync(in, got, sizeof got, cudaMemcpyDefault, stream[0]));
-    CHECK_OK(me, cinchGroupStart());
-    for (int o = 0; o < OPS; o++)
-        CHECK_OK(me, cinchAllReduce(at[o], at[o], COUNT, cinchInt, cinchSum,
-                                    o == 1 ? other : me->comm, stream[o]));
-    CHECK_OK(me, cinchSend(in, COUNT, cinchInt, next, me->comm, stream[0]));
-    CHECK_OK(me, cinchSend(plain, COUNT, cinchInt, next, me->comm, stream[2]));
-    CHECK_OK(me, cinchSend(in + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[0]));
-    CHECK_OK(me, cinchRecv(out, COUNT, cinchInt, last, me->comm, stream[0]));
-    CHECK_OK(me, cinchRecv(back, COUNT, cinchInt, last, me->comm, stream[0]));
-    CHECK_OK(me, cinchRecv(out + COUNT, COUNT, cinchInt, me->rank, me->comm, stream[1]));
-    CHECK_OK(me, cinchGroupEnd());
-    for (int o = 0; o < OPS; o++) {
-        CU(me, cudaMemcpyAsync(host[o], at[o], sizeof host[o], cudaMemcpyDefault, stream[o]));
-        if (o == 0) CU(me, cudaMemcpyAsync(got, out, sizeof got, cudaMemcpyDefault, stream[0]));
-        CHECK_OK(me, cinchStreamSynchronize(stream[o]));
-        for (int i = 0; i < COUNT; i++)
-            CHECK(me, host[o][i] == n * (10 * o + i) + n * (n - 1) / 2, "op %d at %d", o, i);
-    }
-    for (int i = 0; i < COUNT; i++)
-        CHECK(me, got[i] == 1000 * last + i && got[COUNT + i] == 1000 * me->rank + COUNT + i &&
-                      back[i] == 7 * last + i);
-    CHECK(me, by_nccl(me) && other->inner_state == CINCH_INNER_MADE);
-    for (int o = 0; o < OPS; o++) CU(me, cudaStreamDestroy(stream[o]));
-    CHECK_OK(me, cinchCommDestroy(other));
+    if (sums(me, me->comm, me->rank, me->nranks, NULL)) (void)group_run(me, true, true);
 }
 
 START_TEST(streams_and_groups) {
@@ -291,6 +255,7 @@ START_TEST(one_thread_drives_all) {
     cudaStream_t stream[N];
     int *at[N], host[COUNT];
     float *large[N], floats[4 * COUNT];
+    ck_assert_int_eq(cudaSetDevice(1), cudaSuccess); /* which says nothing of the ranks */
     ck_assert_int_eq(cinchCommInitAll(comm, N, NULL), cinchSuccess);
     for (int r = 0; r < N; r++) {
         ck_assert_int_eq(cudaSetDevice(r), cudaSuccess);
@@ -378,6 +343,82 @@ START_TEST(refusals) {
 }
 END_TEST
 
+/* What is known when they join: GPUs that are selected then, and whether there is NCCL. */
+typedef struct known {
+    bool one_gpu, other_later; /* all on one; on their own from then on */
+    bool goes;                 /* by NCCL */
+} known;
+
+/* A rank's call does not wait for the others', where it is known not to go by NCCL; and what is
+ * split off knows it too. */
+static void knows_early(seat *me) {
+    const known *k = me->shared;
+    cinchComm_t half;
+    CU(me, cudaSetDevice(k->one_gpu ? 2 : me->rank));
+    CHECK_OK(me, cinchCommInitRank(&me->comm, me->nranks, me->id, me->rank));
+    if (k->other_later) CU(me, cudaSetDevice(me->rank));
+    cudaStream_t stream = open_stream();
+    int *at = take(400, false);
+    CHECK(me, at && stream && me->comm->may_nccl == k->goes);
+    CU(me, cudaMemsetAsync(at, 0, 400, stream));
+    if (me->rank && !k->goes) CHECK(me, wait_for_all(&point[0], me->nranks));
+    CHECK_OK(me, cinchAllReduce(at, at, 100, cinchInt, cinchSum, me->comm, stream));
+    if (!me->rank && !k->goes) CHECK(me, wait_for_all(&point[0], me->nranks));
+    if (!sums(me, me->comm, me->rank, me->nranks, stream)) return;
+    CHECK(me, by_nccl(me) == k->goes);
+    CHECK_OK(me, cinchCommSplit(me->comm, 0, me->rank, &half, NULL));
+    CHECK(me, half->may_nccl == (k->goes || k->other_later));
+    if (!sums(me, half, me->rank, me->nranks, stream)) return;
+    CHECK_OK(me, cinchCommDestroy(half));
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(what_is_known_when_they_join) {
+    static known cases[] = {
+        {true, false, false}, {true, true, false}, {false, false, true}, {false, false, false}};
+    for (int c = 0; c < 4; c++) {
+        moving_fine();
+        if (c == 3) moving_library(1, -1);
+        inner_run(&(ranks_case){.nranks = 3,
+                                .bare = true,
+                                .env = "CINCH_DEBUG=info",
+                                .body = knows_early,
+                                .logs = c == 2   ? "device memory goes by NCCL"
+                                        : c == 3 ? "rank 1 finds none"
+                                                 : "ranks 0 and 1 are on one GPU",
+                                .shared = &cases[c]},
+                  1);
+        ck_assert_int_eq(moving_inits > 0, c == 1 || c == 2);
+    }
+    moving_fine();
+}
+END_TEST
+
+/* A split that nobody waits for goes on while the ranks meet for their first call. */
+static void splits_beside(seat *me) {
+    cinchConfig_t config = CINCH_CONFIG_INITIALIZER;
+    cinchResult_t state = cinchInProgress;
+    cudaStream_t stream = begin(me);
+    cinchComm_t half;
+    config.blocking = 0;
+    cinchResult_t made = cinchCommSplit(me->comm, 0, me->rank, &half, &config);
+    CHECK(me, made == cinchSuccess || made == cinchInProgress);
+    if (!sums(me, me->comm, me->rank, me->nranks, stream)) return;
+    CHECK(me, by_nccl(me));
+    while (state == cinchInProgress) CHECK_OK(me, cinchCommGetAsyncError(half, &state));
+    CHECK(me, state == cinchSuccess && sums(me, half, me->rank, me->nranks, stream));
+    CHECK_OK(me, cinchCommDestroy(half));
+    CU(me, cudaStreamDestroy(stream));
+}
+
+START_TEST(a_split_beside_the_first_call) {
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        moving_fine();
+        inner_run(&(ranks_case){.nranks = 2 + (int)(seed % 3), .body = splits_beside}, seed);
+    }
+}
+END_TEST
+
 static void does_not_block(seat *me) {
     cinchConfig_t config = CINCH_CONFIG_INITIALIZER;
     cinchResult_t state = cinchInProgress;
@@ -387,7 +428,7 @@ static void does_not_block(seat *me) {
     CHECK(me, made == cinchSuccess || made == cinchInProgress);
     while (state == cinchInProgress) CHECK_OK(me, cinchCommGetAsyncError(me->comm, &state));
     CHECK(me, state == cinchSuccess && sums(me, me->comm, me->rank, me->nranks, stream));
-    CHECK(me, !by_nccl(me) && moving_loads == 0);
+    CHECK(me, !by_nccl(me) && moving_inits == 0);
     CU(me, cudaStreamDestroy(stream));
 }
 
@@ -475,7 +516,9 @@ static void divides(seat *me) {
     if (!sums(me, me->comm, me->rank, 4, stream)) return;
     CHECK(me, wait_for_all(&point[0], 4));
     if (me->rank < 3) {
-        CHECK_OK(me, cinchAllReduce(at, at, FEW, cinchInt, cinchSum, me->comm, stream));
+        /* One that has shrunk already has ended the others' calls. */
+        cinchResult_t late = cinchAllReduce(at, at, FEW, cinchInt, cinchSum, me->comm, stream);
+        CHECK(me, late == cinchSuccess || late == cinchRemoteError, "%d", late);
         CHECK_OK(me, cinchCommShrink(me->comm, none, 1, &rest, NULL, CINCH_SHRINK_ABORT));
         CHECK(me, sums(me, rest, me->rank, 3, stream) && rest->inner_state == CINCH_INNER_MADE);
         CHECK_OK(me, cinchCommDestroy(rest));
@@ -501,6 +544,8 @@ int main(void) {
                                   streams_and_groups,
                                   one_thread_drives_all,
                                   refusals,
+                                  what_is_known_when_they_join,
+                                  a_split_beside_the_first_call,
                                   one_that_does_not_block,
                                   failures,
                                   splits_and_shrinks};

@@ -214,6 +214,16 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     return take(FAKE_DEVICE, NULL, bytes, p);
 }
 
+/* What it needs no stream for, it has at once. */
+cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t stream) {
+    (void)stream;
+    cudaError_t err = take(FAKE_DEVICE, NULL, bytes, p);
+    pthread_mutex_lock(&fake_lock);
+    if (err == cudaSuccess && *p) fake_pool(*p);
+    pthread_mutex_unlock(&fake_lock);
+    return err;
+}
+
 cudaError_t cudaFree(void *p) {
     return give(p, FAKE_DEVICE, FAKE_MANAGED);
 }
@@ -260,19 +270,26 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
     return fake_end(err);
 }
 
-/* Whether all of it can be reached by a copy; *waits: the call does not return before. */
-static cudaError_t check_range(const void *at, size_t bytes, bool *waits) {
+/* Whether all of it can be reached by the stream's copy; *waits: the call does not return before.
+ * Another device's pools no copy reaches but one that names both devices. */
+static cudaError_t check_range(const void *at, size_t bytes, const fake_op *op, cudaStream_t s,
+                               bool *waits) {
     int device;
     bool torn;
     fake_memory kind = fake_memory_of(at, bytes, &device, &torn);
     *waits |= kind == FAKE_NONE;
-    return torn ? cudaErrorInvalidValue : cudaSuccess;
+    if (torn) return cudaErrorInvalidValue;
+    bool named = op->across && kind == FAKE_DEVICE;
+    if (op->across && kind != FAKE_DEVICE) return cudaErrorInvalidValue;
+    return fake_is_pools(at) && s && s->device != device && !named ? cudaErrorInvalidValue
+                                                                   : cudaSuccess;
 }
 
 static cudaError_t move(fake_op op, cudaStream_t stream, bool waits) {
     cudaError_t err = fake_begin(false);
-    if (err == cudaSuccess) err = check_range(op.to, op.bytes, &waits);
-    if (err == cudaSuccess && op.kind == COPY) err = check_range(op.from, op.bytes, &waits);
+    cudaStream_t s = err == cudaSuccess ? fake_stream(stream) : NULL;
+    if (err == cudaSuccess) err = check_range(op.to, op.bytes, &op, s, &waits);
+    if (err == cudaSuccess && op.kind == COPY) err = check_range(op.from, op.bytes, &op, s, &waits);
     if (err == cudaSuccess && op.bytes) err = fake_queue(stream, &op, NULL);
     if (err == cudaSuccess && waits) err = fake_drain(fake_stream(stream), -1);
     return fake_end(err);
@@ -289,6 +306,20 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
     (void)kind;
     return move((fake_op){.kind = COPY, .to = to, .from = from, .bytes = bytes}, NULL, true);
+}
+
+/* Between device memory alone, each on the device that is named. */
+cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device,
+                                size_t bytes, cudaStream_t stream) {
+    int at[2] = {-1, -1};
+    bool torn;
+    pthread_mutex_lock(&fake_lock);
+    fake_memory_of(to, 1, &at[0], &torn);
+    fake_memory_of(from, 1, &at[1], &torn);
+    pthread_mutex_unlock(&fake_lock);
+    if (at[0] != to_device || at[1] != from_device) return last = cudaErrorInvalidValue;
+    return move((fake_op){.kind = COPY, .to = to, .from = from, .bytes = bytes, .across = true},
+                stream, false);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
@@ -421,6 +452,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     cudaError_t err = fake_begin(false);
     if (err == cudaSuccess) {
         events--;
+        event->destroyed = true;
         fake_event_leave(event);
     }
     return fake_end(err);

@@ -356,9 +356,12 @@ static void put_node(cudaStream_t s, const node *n) {
 
 /* Waits for what was recorded outside before this launch. */
 static void note_generations(cudaGraph_t g) {
-    for (int i = 0; i < g->count; i++)
-        if (g->nodes[i].op.outside && g->nodes[i].op.kind == WAIT_EVENT)
-            g->nodes[i].op.generation = g->nodes[i].op.event->recorded;
+    for (int i = 0; i < g->count; i++) {
+        fake_op *op = &g->nodes[i].op;
+        if (op->outside && op->event->destroyed)
+            fake_wrong("a graph is launched with an event that was destroyed");
+        if (op->outside && op->kind == WAIT_EVENT) op->generation = op->event->recorded;
+    }
 }
 
 static void queue_nodes(cudaGraph_t g, cudaStream_t *branch) {

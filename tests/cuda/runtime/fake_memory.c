@@ -21,6 +21,7 @@ typedef struct block {
     size_t bytes;
     fake_memory kind;
     int device;
+    bool pools;
 } block;
 
 static block *blocks;
@@ -101,7 +102,7 @@ void *fake_arena_table(void) {
 bool fake_arena_place(const void *memory, uint64_t *offset, uint64_t *bytes, int *fd, int *device) {
     const block *b = blocks;
     while (b && (b->at != memory || b->kind != FAKE_DEVICE)) b = b->next;
-    if (!b) return false;
+    if (!b || b->pools) return false;
     *offset = (uint64_t)(b->at - arena);
     *bytes = b->bytes;
     *fd = arena_fd;
@@ -152,7 +153,7 @@ cudaError_t fake_take(fake_memory kind, int device, void *given, size_t bytes, v
     }
     block **place = &blocks;
     while (*place && (*place)->at < at) place = &(*place)->next;
-    *b = (block){*place, at, bytes, kind, device};
+    *b = (block){*place, at, bytes, kind, device, false};
     *place = b;
     if (memory) *memory = at;
     return cudaSuccess;
@@ -189,6 +190,21 @@ fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn
     }
     *torn = arena && from >= arena && from < arena + FAKE_ARENA; /* nothing that is allocated */
     return FAKE_NONE;
+}
+
+static block *block_of(const void *at) {
+    block *b = blocks;
+    while (b && ((const char *)at < b->at || (const char *)at >= b->at + b->bytes)) b = b->next;
+    return b;
+}
+
+void fake_pool(const void *at) {
+    block_of(at)->pools = true;
+}
+
+bool fake_is_pools(const void *at) {
+    const block *b = block_of(at);
+    return b && b->pools;
 }
 
 int fake_blocks(void) {

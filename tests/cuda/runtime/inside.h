@@ -21,6 +21,7 @@ typedef enum {
 
 struct CUevent_st {
     int device, users; /* users: queued work, and whoever has not destroyed it */
+    bool destroyed;
     uint64_t recorded, reached;
     uint64_t capture; /* where it was recorded last; 0: on a stream that was not captured */
     int node;         /* of that capture, -1: it begins there */
@@ -35,6 +36,7 @@ typedef struct fake_op {
     size_t bytes;
     int byte;
     uint32_t value;
+    bool across;  /* a copy that names both devices */
     bool outside; /* an event that graphs share with what is outside of them */
     cudaEvent_t event;
     uint64_t generation; /* of the event */
@@ -117,6 +119,8 @@ cudaError_t fake_take(fake_memory kind, int device, void *at, size_t bytes, void
 cudaError_t fake_give(void *memory, fake_memory kind, fake_memory or_kind);
 /* Of the allocation that holds all these bytes; FAKE_NONE, with *torn where it holds only some. */
 fake_memory fake_memory_of(const void *at, size_t bytes, int *device, bool *torn);
+void fake_pool(const void *at); /* it is a pool's, which its own device alone reaches */
+bool fake_is_pools(const void *at);
 void fake_open_memory(bool open); /* by the executing thread alone */
 int fake_blocks(void);
 
